@@ -1,0 +1,305 @@
+"""Which samples are offered to a policy, and what it learns about each.
+
+Static features are rank-normalised to [-1, 1] within the round, so that they mean the same on every data set and
+do not depend on the number of modalities or classes. Features that change with every pick are the policy's to
+recompute (`policies.batch_aware`); for them each candidate carries a sketch of its gradient embedding and one of
+its hidden features, whose inner products estimate those of the originals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.contribution import weights_among_present
+from envs.errors import ConfigError, nearest
+from envs.evidence import difficulty, expected_probabilities, vacuity
+from envs.round import Round
+from envs.score import Score, published_score
+from envs.task_model import Outputs
+
+GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
+HIDDEN_SKETCH = 32  # numbers that stand for the hidden features
+STATE_NAMES = (
+    "progress",
+    "validation_accuracy",
+    "validation_nll",
+    "validation_ece",
+    "delta_min",
+    "delta_mean",
+    "delta_max",
+    "mean_uncertainty",
+    "mean_diversity",
+    "loss_slope",
+    "gradient_norm",
+)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """K offered samples in each of E episodes. Slots beyond the pool's end are invalid and hold zeros."""
+
+    positions: Tensor  # int64 [E, K] pool positions
+    valid: Tensor  # bool [E, K]
+    features: Tensor  # [E, K, F] static features, rank-normalised
+    gradient: Tensor  # [E, K, GRADIENT_SKETCH]
+    hidden: Tensor  # [E, K, HIDDEN_SKETCH]
+    labelled_distance: Tensor  # [E, K] to the nearest labelled sample, in hidden features
+    predicted: Tensor  # int64 [E, K] predicted class
+    state: Tensor  # [E, len(STATE_NAMES)]
+    difficulty: Tensor  # [E, K] U, as it is
+    modality_uncertainty: Tensor  # [E, M, K], as it is
+
+    def observation(self) -> dict[str, Tensor]:
+        """What a policy sees, in the precision that crosses to it (half, except for the state)."""
+        return {
+            "features": self.features.half(),
+            "gradient": self.gradient.half(),
+            "hidden": self.hidden.half(),
+            "labelled_distance": self.labelled_distance.half(),
+            "predicted": self.predicted.to(torch.int16),
+            "valid": self.valid.to(torch.int8),
+            "state": self.state.float(),
+        }
+
+
+@dataclass(frozen=True)
+class CandidateConfig:
+    """Which unlabelled samples a policy may choose from."""
+
+    rule: str = "random"  # "random": the unlabelled pool up to a cap; "score": the largest q (RL-MBA)
+    per_pick: int = 40  # K = per_pick * batch_size
+    score_beta: float = 1.0  # weight of the diversity term in q
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("random", "score"):
+            raise ConfigError(
+                f"candidates.rule is {self.rule!r}; it must be 'random' or 'score'."
+                f"{nearest(self.rule, ('random', 'score'))}"
+            )
+        if self.per_pick < 1:
+            raise ConfigError(f"candidates.per_pick is {self.per_pick}; it must be at least 1.")
+
+
+class _View:
+    """Candidate quantities, each computed once and only if a feature asks for it."""
+
+    def __init__(self, round_: Round, positions: Tensor, outputs: Outputs, score: Score | None):
+        self.round, self.positions, self.outputs, self.score = round_, positions, outputs, score
+
+    @cached_property
+    def probabilities(self) -> Tensor:  # [E, C, K]
+        return self.outputs.probabilities
+
+    @cached_property
+    def top(self) -> tuple[Tensor, Tensor]:  # largest probability and its class, [E, K] each
+        return self.probabilities.max(1)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        best, predicted = self.top
+        second = self.probabilities.scatter(1, predicted[:, None], -1.0).amax(1)
+        return second - best  # larger is less certain
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        return torch.special.entr(self.probabilities).sum(1)
+
+    @cached_property
+    def alpha(self) -> Tensor:  # EFDA's fused Dirichlet, [E, C, K]
+        return self.round.fused(self.outputs)
+
+    @cached_property
+    def difficulty(self) -> Tensor:
+        return difficulty(self.alpha)
+
+    @cached_property
+    def modality_uncertainty(self) -> Tensor:  # [E, M, K]
+        return difficulty(self.outputs.evidence + 1.0)
+
+    def over_modalities(self, kind: str) -> Tensor:
+        u, present = self.modality_uncertainty, self.outputs.present
+        if present is None:
+            return {"mean": u.mean, "max": u.amax, "min": u.amin}[kind](1)
+        if kind == "mean":
+            return (u * present).sum(1) / present.sum(1)
+        if kind == "max":
+            return u.masked_fill(~present, -torch.inf).amax(1)
+        return u.masked_fill(~present, torch.inf).amin(1)
+
+    @cached_property
+    def weighted_uncertainty(self) -> Tensor:
+        weights = self.round.weights_for(self.outputs)
+        weights = weights[..., None] if weights.dim() == 2 else weights
+        return (weights * self.modality_uncertainty).sum(1)
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """Spread of the modalities' class probabilities: mean_m ||p_m||^2 - ||mean_m p_m||^2."""
+        p = expected_probabilities(self.outputs.evidence + 1.0)  # [E, M, C, K]
+        present = self.outputs.present
+        if present is None:
+            return p.square().sum(2).mean(1) - p.mean(1).square().sum(1)
+        share = weights_among_present(p.new_ones(p.shape[:2]), present)  # [E, M, K]
+        mean = (p * share[:, :, None]).sum(1)
+        return (p.square().sum(2) * share).sum(1) - mean.square().sum(1)
+
+    @cached_property
+    def density(self) -> Tensor:
+        return self.round.at(self.round.density, self.positions)
+
+    @cached_property
+    def hidden_sketch(self) -> Tensor:  # [E, HIDDEN_SKETCH, K]
+        return _hidden_sketch(self.outputs)
+
+    @cached_property
+    def labelled_distance(self) -> Tensor:
+        labelled = _hidden_sketch(self.round.outputs_at(self.round.labelled))  # [E, HIDDEN_SKETCH, n]
+        sketch = self.hidden_sketch
+        product = torch.bmm(labelled.mT, sketch)  # [E, n, K]
+        nearest_ = (labelled.square().sum(1)[:, :, None] - 2.0 * product).amin(1)
+        return (sketch.square().sum(1) + nearest_).clamp_min(0.0).sqrt()
+
+    @cached_property
+    def rarity(self) -> Tensor:
+        """One minus the share of the labelled samples that have the predicted class."""
+        labels, classes = self.round.labels, self.round.num_classes
+        counts = torch.zeros(len(labels), classes, device=labels.device)
+        counts.scatter_add_(1, labels, torch.ones_like(labels, dtype=counts.dtype))
+        return 1.0 - torch.take_along_dim(counts, self.top[1], 1) / labels.shape[1]
+
+    @cached_property
+    def gradient_sketch(self) -> Tensor:  # [E, GRADIENT_SKETCH, K]
+        error = self.probabilities.scatter_add(
+            1, self.top[1][:, None], torch.full_like(self.top[0], -1.0)[:, None]
+        )
+        z = self.outputs.embedding()
+        signs_a, signs_z = _sign_projections(error.shape[1], z.shape[1], str(z.device))
+        return torch.matmul(signs_a, error).mul_(torch.matmul(signs_z, z)).mul_(GRADIENT_SKETCH**-0.5)
+
+
+FEATURES: dict[str, Callable[[_View], Tensor]] = {
+    "margin": lambda v: v.margin,
+    "entropy": lambda v: v.entropy,
+    "difficulty": lambda v: v.difficulty,
+    "vacuity": lambda v: vacuity(v.alpha),
+    "mean_uncertainty": lambda v: v.over_modalities("mean"),
+    "max_uncertainty": lambda v: v.over_modalities("max"),
+    "min_uncertainty": lambda v: v.over_modalities("min"),
+    "disagreement": lambda v: v.disagreement,
+    "density": lambda v: v.density,
+    "labelled_distance": lambda v: v.labelled_distance,
+    "rarity": lambda v: v.rarity,
+    "weighted_uncertainty": lambda v: v.weighted_uncertainty,
+    "score": lambda v: v.score.at(v.positions)[0],
+    "diversity": lambda v: v.score.at(v.positions)[1],
+}
+DEFAULT_FEATURES = tuple(name for name in FEATURES if name not in ("score", "diversity"))
+
+
+def check_features(names: tuple[str, ...]) -> None:
+    """Raise ConfigError at the first name that is not a candidate feature."""
+    for name in names:
+        if name not in FEATURES:
+            raise ConfigError(
+                f"Unknown candidate feature {name!r}.{nearest(name, FEATURES)} Features: {', '.join(FEATURES)}."
+            )
+
+
+def offer(
+    round_: Round, batch_size: int, config: CandidateConfig, features: tuple[str, ...] = DEFAULT_FEATURES
+) -> Candidates:
+    """Choose the candidates of a round and describe them.
+
+    The cap is drawn by start seed and round, so copies of a start are offered the same samples as far as they are
+    all still unlabelled.
+
+    Args:
+        batch_size: b of the episode; K = config.per_pick * b.
+        features: names from FEATURES.
+    """
+    cap = config.per_pick * batch_size
+    pool = round_.available.shape[1]
+    count = min(cap, int(round_.available[0].sum()))
+    needs_score = config.rule == "score" or not {"score", "diversity"}.isdisjoint(features)
+    score = published_score(round_, batch_size, config.score_beta) if needs_score else None
+    keys = score.q if config.rule == "score" else round_.uniforms("candidates", pool)
+    positions = keys.masked_fill(~round_.available, -torch.inf).topk(count, dim=1).indices
+    if config.rule == "random":
+        positions = positions.sort(1).values
+    view = _View(round_, positions, round_.outputs_at(positions), score)
+    columns = [FEATURES[name](view) for name in features]
+    values = rank_normalise(torch.stack(columns, 1)) if columns else positions.new_zeros(len(positions), 0, count)
+    return Candidates(
+        positions=_pad(positions, cap),
+        valid=_pad(torch.ones_like(positions, dtype=torch.bool), cap),
+        features=_pad(values, cap).mT,
+        gradient=_pad(view.gradient_sketch, cap).mT,
+        hidden=_pad(view.hidden_sketch, cap).mT,
+        labelled_distance=_pad(view.labelled_distance, cap),
+        predicted=_pad(view.top[1], cap),
+        state=_state(round_, view),
+        difficulty=_pad(view.difficulty, cap),
+        modality_uncertainty=_pad(view.modality_uncertainty, cap),
+    )
+
+
+def rank_normalise(values: Tensor) -> Tensor:
+    """Ranks along the last axis, mapped to [-1, 1]; ties share their mean rank, a constant becomes 0."""
+    values = values.contiguous()
+    ordered = values.sort(-1).values
+    low = torch.searchsorted(ordered, values, right=False)
+    high = torch.searchsorted(ordered, values, right=True)
+    last = max(values.shape[-1] - 1, 1)
+    return (low + high - 1).to(values.dtype).div_(last).sub_((values.shape[-1] - 1) / last)
+
+
+def _state(round_: Round, view: _View) -> Tensor:
+    v = round_.validation
+    diversity = view.labelled_distance if view.score is None else view.score.at(view.positions)[1]
+    columns = [
+        torch.full_like(v.accuracy, round_.progress),
+        v.accuracy,
+        v.nll,
+        v.ece,
+        v.delta.amin(1),
+        v.delta.mean(1),
+        v.delta.amax(1),
+        view.difficulty.mean(1),
+        diversity.mean(1),
+        round_.model.loss_slope,
+        round_.model.gradient_norm,
+    ]
+    return torch.stack(columns, 1)
+
+
+def _pad(values: Tensor, size: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, size - values.shape[-1]))
+
+
+def _hidden_sketch(outputs: Outputs) -> Tensor:
+    """Random projection of the concatenated, per-modality L2-normalised hidden features, [E, 32, R]."""
+    hidden = outputs.hidden  # the last unit is constant
+    norms = (hidden.square().sum(2, keepdim=True) - hidden[:, :, -1:].square()).clamp_min(1e-12)
+    normalised = (hidden * norms.rsqrt()).flatten(1, 2)
+    return torch.matmul(_gaussian_projection(hidden.shape[1], hidden.shape[2], str(hidden.device)), normalised)
+
+
+@lru_cache(maxsize=16)
+def _gaussian_projection(modalities: int, hidden: int, device: str) -> Tensor:
+    rng = np.random.default_rng([modalities, hidden, 1])
+    matrix = rng.standard_normal((HIDDEN_SKETCH, modalities, hidden)) / np.sqrt(HIDDEN_SKETCH)
+    matrix[:, :, -1] = 0.0  # the constant unit holds no information
+    return torch.from_numpy(matrix.reshape(HIDDEN_SKETCH, -1).astype(np.float32)).to(device)
+
+
+@lru_cache(maxsize=16)
+def _sign_projections(classes: int, width: int, device: str) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng([classes, width, 2])
+    signs = [rng.choice(np.float32([-1, 1]), (GRADIENT_SKETCH, n)) for n in (classes, width)]
+    return torch.from_numpy(signs[0]).to(device), torch.from_numpy(signs[1]).to(device)

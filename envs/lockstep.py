@@ -1,0 +1,287 @@
+"""The labelling simulation: E episodes of active learning in lockstep, without any reinforcement learning.
+
+An episode is a start (roles of the rows, initial labels, initial parameters) and the batches that somebody
+picks. `copies` episodes share each start, so whatever they differ by is the picks' doing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.contribution import contribution_weights
+from envs.errors import ConfigError
+from envs.evidence import difficulty, fuse_evidence
+from envs.preparation import PreparedPool
+from envs.roles import Roles
+from envs.round import Round, Validation
+from envs.task_model import Outputs, Parameters, TaskModel, TaskModelConfig, fit, initial_parameters, per_episode
+
+ECE_BINS = 10
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """How an episode runs."""
+
+    initial_labels: int = 20  # labelled at random before the first round
+    batch_size: int = 10  # b, labels bought per round
+    rounds: int = 10  # T
+    amcb_temperature: float = 0.1  # tau of the modality weights
+    amcb_floor: float = 0.05  # epsilon, the least weight of a modality
+
+    def __post_init__(self) -> None:
+        for name in ("initial_labels", "batch_size", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"protocol.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not self.amcb_temperature > 0:
+            raise ConfigError(f"protocol.amcb_temperature is {self.amcb_temperature}; it must be above 0.")
+        if not 0 <= self.amcb_floor < 1:
+            raise ConfigError(f"protocol.amcb_floor is {self.amcb_floor}; it must be in [0, 1).")
+
+    @property
+    def budget(self) -> int:
+        """Labels at the end of an episode."""
+        return self.initial_labels + self.batch_size * self.rounds
+
+    def check_budget(self, pool_rows: int, where: str) -> None:
+        """Raise ConfigError where the pool cannot supply the budget."""
+        if self.budget > pool_rows:
+            raise ConfigError(
+                f"The budget of {self.budget} labels ({self.initial_labels} + {self.rounds} rounds x "
+                f"{self.batch_size}) is above the {pool_rows} pool rows of {where}; lower protocol.rounds, "
+                f"protocol.batch_size or protocol.initial_labels."
+            )
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the copies of an episode share."""
+
+    seed: int
+    roles: Roles
+    initial: np.ndarray  # int64 [n] positions within roles.pool, labelled from the beginning
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides the start; equal digests make a fair pair."""
+        h = hashlib.sha256(str(self.seed).encode())
+        for part in (self.roles.pool, self.roles.validation, self.roles.holdout, self.initial):
+            h.update(np.ascontiguousarray(part, np.int64).tobytes())
+        return h.hexdigest()[:16]
+
+
+def draw_start(roles: Roles, seed: int, protocol: ProtocolConfig) -> Start:
+    """Draw the initial labels at random, as somebody who knows no label must."""
+    rng = np.random.default_rng([seed, 0x51A7])
+    return Start(seed, roles, np.sort(rng.choice(len(roles.pool), protocol.initial_labels, replace=False)))
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """How good the E task models are on the held-out rows; [E] each unless said otherwise."""
+
+    accuracy: Tensor
+    soft_accuracy: Tensor  # mean probability of the true class
+    modality_accuracy: Tensor  # [E, M] of each modality's own head
+    hard_accuracy: Tensor  # on the hardest third of the held-out rows
+
+
+@dataclass
+class Lockstep:
+    """E = len(starts) * copies episodes.
+
+    Args:
+        data: prepared rows, all the roles' rows among them.
+        model: task model settings.
+        protocol: episode settings.
+    """
+
+    data: PreparedPool
+    model: TaskModelConfig
+    protocol: ProtocolConfig
+    round: Round = field(init=False)
+    starts: tuple[Start, ...] = field(init=False, default=())
+    _hardest: dict[int, Tensor] = field(init=False, default_factory=dict)
+
+    def reset(self, starts: Sequence[Start], copies: int = 1) -> Round:
+        """Begin E episodes; the copies of a start stand next to each other."""
+        device = self.data.x.device
+        self.starts, self.copies = tuple(starts), copies
+        columns = [self.data.columns(s.roles.pool) for s in starts]
+        self._x, self._present, self._labels = self._rows(columns)  # [S, M, D + 1, P] ...
+        self._density = torch.stack([self.data.density[c] for c in columns])
+        held = [np.concatenate([s.roles.validation, s.roles.holdout]) for s in starts]
+        self._held_x, self._held_present, self._held_labels = self._rows([self.data.columns(h) for h in held])
+        self._validation_rows = len(starts[0].roles.validation)
+        self._hard = torch.stack([self._hardest_third(i) for i in range(len(starts))])
+        seeds = [s.seed for s in starts]
+        self._initial = initial_parameters(
+            seeds, len(self.data.modalities), self._x.shape[2] - 1, self.data.num_classes, self.model.hidden
+        ).map(lambda p: p.to(device))
+        self._seeds = tuple(seed for seed in seeds for _ in range(copies))
+        labelled = torch.from_numpy(np.stack([s.initial for s in starts])).to(device)
+        # The copies still agree: one model per start serves them all.
+        model = self._fit(self._initial, labelled, seeds)
+        self._initial = self._initial.map(lambda p: per_episode(p, len(self._seeds)))
+        model = TaskModel(
+            model.parameters.map(lambda p: per_episode(p, len(self._seeds))),
+            per_episode(model.loss_slope, len(self._seeds)),
+            per_episode(model.gradient_norm, len(self._seeds)),
+        )
+        return self._begin_round(0, per_episode(labelled, len(self._seeds)), model)
+
+    def label(self, picks: Tensor) -> Round:
+        """Buy the labels of picks [E, b] (pool positions), retrain, and begin the next round.
+
+        Raises:
+            ValueError: where a pick is repeated, already labelled or outside the pool.
+        """
+        picks = torch.as_tensor(picks, dtype=torch.int64, device=self._x.device)
+        self._check(picks)
+        labelled = torch.cat([self.round.labelled, picks], 1)
+        model = self._fit(self._initial, labelled, list(self._seeds))
+        return self._begin_round(self.round.index + 1, labelled, model)
+
+    def _check(self, picks: Tensor) -> None:
+        pool = self.round.available.shape[1]
+        if picks.dim() != 2 or picks.shape[0] != self.round.episodes:
+            raise ValueError(f"picks have shape {list(picks.shape)}; expected [{self.round.episodes}, b]")
+        if bool(((picks < 0) | (picks >= pool)).any()):
+            raise ValueError(f"picks must lie in 0 .. {pool - 1}; got {int(picks.min())} .. {int(picks.max())}")
+        times = torch.zeros_like(self.round.available, dtype=torch.int64)
+        times.scatter_add_(1, picks, torch.ones_like(picks))
+        bad = ((times > 1) | ((times == 1) & ~self.round.available)).nonzero()
+        if len(bad):
+            episode, position = bad[0].tolist()
+            raise ValueError(f"episode {episode}: position {position} is picked twice or already labelled")
+
+    def _rows(self, columns: list[np.ndarray]) -> tuple[Tensor, Tensor | None, Tensor]:
+        index = [torch.from_numpy(c).to(self.data.x.device) for c in columns]
+        x = torch.stack([self.data.x[:, :, i] for i in index])
+        present = None
+        if self.data.present is not None:
+            present = torch.stack([self.data.present[:, i] for i in index])
+        return x, present, torch.stack([self.data.labels[i] for i in index])
+
+    def _fit(self, initial: Parameters, labelled: Tensor, seeds: list[int]) -> TaskModel:
+        episodes = len(seeds)
+        x = torch.take_along_dim(per_episode_view(self._x, episodes), labelled[:, None, None], 3)
+        present = self._present
+        if present is not None:
+            present = torch.take_along_dim(per_episode_view(present, episodes), labelled[:, None], 2)
+        labels = torch.take_along_dim(per_episode_view(self._labels, episodes), labelled, 1)
+        return fit(initial, x, labels, self.model, present, seeds)
+
+    def _begin_round(self, index: int, labelled: Tensor, model: TaskModel) -> Round:
+        episodes = len(self._seeds)
+        available = torch.ones(episodes, self._x.shape[3], dtype=torch.bool, device=self._x.device)
+        available.scatter_(1, labelled, False)
+        held = model.predict(self._held_x, self._held_present)
+        # Only the validation rows inform choosers; the held-out rows wait for `measure`.
+        validation = _validate(held, per_episode(self._held_labels, episodes), self._validation_rows)
+        self._held = held
+        self.round = Round(
+            index=index,
+            rounds=self.protocol.rounds,
+            seeds=self._seeds,
+            model=model,
+            x=self._x,
+            present=self._present,
+            density=self._density,
+            available=available,
+            labelled=labelled,
+            labels=torch.take_along_dim(per_episode_view(self._labels, episodes), labelled, 1),
+            weights=contribution_weights(
+                validation.delta, self.protocol.amcb_temperature, self.protocol.amcb_floor
+            ),
+            validation=validation,
+        )
+        return self.round
+
+    def measure(self) -> Measurements:
+        """Accuracies of the current models on the held-out rows."""
+        at = slice(self._validation_rows, None)
+        held = _rows_of(self._held, at)
+        labels = per_episode(self._held_labels, len(self._seeds))[:, at]
+        p = held.probabilities
+        correct = (p.argmax(1) == labels).float()
+        hard = per_episode(self._hard, len(self._seeds)).float()
+        return Measurements(
+            accuracy=correct.mean(1),
+            soft_accuracy=torch.take_along_dim(p, labels[:, None], 1)[:, 0].mean(1),
+            modality_accuracy=_modality_accuracy(held, labels),
+            hard_accuracy=(correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
+        )
+
+    def _hardest_third(self, start: int) -> Tensor:
+        """Mask [R] of the hardest third of a start's held-out rows.
+
+        Hardness is the difficulty U of a reference model trained on all the labels of the pool, fixed before any
+        selection, so that none can move it.
+        """
+        seed = self.starts[start].seed
+        if seed not in self._hardest:
+            initial = initial_parameters(
+                [seed], *self._x.shape[1:2], self._x.shape[2] - 1, self.data.num_classes, self.model.hidden
+            ).map(lambda p: p.to(self._x.device))
+            present = None if self._present is None else self._present[start : start + 1]
+            at = slice(start, start + 1)
+            reference = fit(initial, self._x[at], self._labels[at], self.model, present, [seed])
+            held_present = None if self._held_present is None else self._held_present[at]
+            held = reference.predict(self._held_x[at], held_present)
+            held = _rows_of(held, slice(self._validation_rows, None))
+            share = 1.0 / len(self.data.modalities)
+            even = held.evidence.new_full((1, len(self.data.modalities)), share)
+            u = difficulty(fuse_evidence(held.evidence, even))[0]
+            mask = torch.zeros_like(u, dtype=torch.bool)
+            mask[u.topk(max(len(u) // 3, 1)).indices] = True
+            self._hardest[seed] = mask
+        return self._hardest[seed]
+
+
+def per_episode_view(x: Tensor, episodes: int) -> Tensor:
+    """[S, ...] as [E, ...]; without a copy where there is one start or one copy."""
+    if x.shape[0] == 1:
+        return x.expand(episodes, *x.shape[1:])
+    return per_episode(x, episodes)
+
+
+def _rows_of(outputs: Outputs, at: slice) -> Outputs:
+    return Outputs(
+        outputs.hidden[..., at],
+        outputs.evidence[..., at],
+        outputs.logits[..., at],
+        None if outputs.present is None else outputs.present[..., at],
+    )
+
+
+def _modality_accuracy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Top-1 of each modality head over the rows that have the modality, [E, M]."""
+    correct = (outputs.evidence.argmax(2) == labels[:, None]).float()
+    if outputs.present is None:
+        return correct.mean(2)
+    return (correct * outputs.present).sum(2) / outputs.present.sum(2).clamp_min(1)
+
+
+def _validate(held: Outputs, labels: Tensor, rows: int) -> Validation:
+    at = slice(0, rows)
+    held, labels = _rows_of(held, at), labels[:, at]
+    p = held.probabilities
+    confidence, predicted = p.max(1)
+    correct = (predicted == labels).float()
+    accuracy = correct.mean(1)
+    nll = -torch.take_along_dim(p, labels[:, None], 1)[:, 0].clamp_min(1e-12).log().mean(1)
+    bins = (confidence * ECE_BINS).long().clamp_max(ECE_BINS - 1)
+    gap = torch.zeros(len(labels), ECE_BINS, device=p.device).scatter_add_(1, bins, confidence - correct)
+    return Validation(
+        accuracy=accuracy,
+        nll=nll,
+        ece=gap.abs().sum(1) / rows,
+        delta=_modality_accuracy(held, labels) - accuracy[:, None],
+    )

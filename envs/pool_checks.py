@@ -1,0 +1,148 @@
+"""What must hold for the arrays of a pool. Each check says where, which value, and what to do."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.errors import DataError
+
+UNKNOWN = -1  # the label of a sample that nobody has labelled yet
+TRAIN, VALIDATION, TEST = 0, 1, 2  # values of a pool's split
+
+_BLOCK_BYTES = 16 * 2**20
+_MODALITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def at(row: int, ids: np.ndarray) -> str:
+    """Name a row in an error: its index and its id."""
+    return f"row {row} (id '{ids[row]}')"
+
+
+def blocks(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first row, rows) of [N, D] such that a large memory map is never read at once."""
+    rows = max(1, _BLOCK_BYTES // (x.shape[1] * x.itemsize))
+    for start in range(0, len(x), rows):
+        yield start, np.asarray(x[start : start + rows])
+
+
+def check_modality_name(modality: str) -> None:
+    """Refuse names that cannot be file names (they become ``features/<modality>.npy``)."""
+    if not _MODALITY_NAME.fullmatch(modality):
+        raise DataError(
+            f"Modality name '{modality}' cannot be a file name; use letters, digits, _, . and -."
+        )
+
+
+def check_matrix(modality: str, x: np.ndarray) -> None:
+    """Refuse features that are not numbers [N, D]."""
+    check_modality_name(modality)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise DataError(f"Modality '{modality}' has shape {list(x.shape)}; it must be [N, D].")
+    if x.dtype.kind not in "fiu":
+        raise DataError(f"Modality '{modality}' holds {x.dtype}; convert it to numbers.")
+
+
+def check_finite(modality: str, x: np.ndarray, present: np.ndarray, ids: np.ndarray) -> None:
+    """Refuse NaN, infinity and numbers beyond float32 in rows whose modality is `present`."""
+    if x.dtype.kind != "f":
+        return
+    for start, block in blocks(x):
+        with np.errstate(over="ignore"):  # models compute in float32, where 1e300 is infinite
+            bad = ~np.isfinite(block.astype(np.float32, copy=False))
+        bad &= present[start : start + len(block), None]
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise DataError(
+                f"Modality '{modality}', {at(start + row, ids)}, column {column}: value "
+                f"{block[row, column]} is not a finite float32; repair it, leave the sample out, "
+                f"or mark the modality as absent there (present_{modality})."
+            )
+
+
+def strings(field: str, column: npt.ArrayLike) -> np.ndarray:
+    """Return `column` as an array of str; None and NaN are refused."""
+    column = np.asarray(column)
+    if column.dtype.kind in "Of":
+        for row, value in enumerate(column.tolist()):
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                raise DataError(f"Row {row} has no {field}; give one for every sample.")
+    return column.astype(str)
+
+
+def check_ids(ids: np.ndarray) -> None:
+    """Refuse empty and repeated ids."""
+    unique, first, count = np.unique(ids, return_index=True, return_counts=True)
+    if (count > 1).any():
+        value = unique[np.argmax(count > 1)]
+        rows = np.flatnonzero(ids == value)
+        raise DataError(f"Id '{value}' occurs in rows {rows[0]} and {rows[1]}; make ids unique.")
+    if unique[0] == "":
+        raise DataError(f"Row {first[0]} has an empty id; give every sample an id.")
+
+
+def check_groups(group: np.ndarray, ids: np.ndarray) -> None:
+    """Refuse empty groups: they would tie unrelated samples together."""
+    if (group == "").any():
+        row = int(np.argmax(group == ""))
+        raise DataError(f"{at(row, ids)} has an empty group; name one for every sample.")
+
+
+def check_presence(present: np.ndarray, modalities: int, ids: np.ndarray) -> None:
+    """Refuse presence that is not bool [N, M] and samples without any modality."""
+    if present.shape != (len(ids), modalities) or present.dtype != np.bool_:
+        raise DataError(
+            f"present must be bool {[len(ids), modalities]} (samples, modalities) but is "
+            f"{present.dtype} {list(present.shape)}."
+        )
+    if not present.any(axis=1).all():
+        row = int(np.argmin(present.any(axis=1)))
+        raise DataError(f"{at(row, ids)} has no modality at all; leave the sample out.")
+
+
+def checked_class_names(class_names: Iterable[object]) -> tuple[str, ...]:
+    """Return the class names as str; repeated ones are refused."""
+    names = tuple(str(name) for name in class_names)
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"Class name '{name}' occurs twice; class names must be unique.")
+    return names
+
+
+def checked_labels(labels: np.ndarray, names: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
+    """Return the labels as int64 [N]; labels outside the classes and classes with exactly one
+    labelled sample (nothing would be left to test them on) are refused."""
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"Labels must be whole numbers [N] but are {labels.dtype}.")
+    outside = (labels < UNKNOWN) | (labels >= len(names))
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise DataError(
+            f"{at(row, ids)} has label {labels[row]}, outside 0..{len(names) - 1}; use -1 for an "
+            "unknown label, or name the class in class_names."
+        )
+    labels = labels.astype(np.int64)
+    count = np.bincount(labels[labels >= 0], minlength=len(names))
+    if (count == 1).any():
+        label = int(np.argmax(count == 1))
+        row = int(np.argmax(labels == label))
+        raise DataError(
+            f"Class {label} ('{names[label]}') has exactly one labelled sample, {at(row, ids)}; "
+            "add samples, merge the class into another, or set this label to -1."
+        )
+    return labels
+
+
+def checked_split(split: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the split as int8 [N]; values other than 0, 1 and 2 are refused."""
+    wrong = ~np.isin(split, (TRAIN, VALIDATION, TEST))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{at(row, ids)} has split {split[row]!s}; use 0 (train), 1 (validation) or 2 (test)."
+        )
+    return split.astype(np.int8)

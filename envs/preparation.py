@@ -1,0 +1,122 @@
+"""From a pool's raw features to what the task model sees: standardised, projected, padded to one width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.pool import Pool
+
+CLIP = 10.0  # standard deviations beyond which a feature value is cut off
+BLOCK = 8192  # rows read at a time, so that a memory-mapped pool never lies in memory whole
+NEIGHBOURS = 10  # whose mean similarity is a sample's density
+ANCHORS = 4096  # rows among which neighbours are looked for in a larger pool
+
+
+@dataclass(frozen=True)
+class PreparedPool:
+    """Some rows of a pool, ready for the task model; column i is row `rows[i]` of the pool."""
+
+    rows: np.ndarray  # int64 [N], ascending
+    x: Tensor  # float32 [M, D + 1, N]; the last feature is the constant 1
+    present: Tensor | None  # bool [M, N]; None: nothing is missing
+    labels: Tensor  # int64 [N]
+    density: Tensor  # float32 [N] mean cosine similarity to the nearest neighbours; 0 for unfitted rows
+    modalities: tuple[str, ...]
+    num_classes: int
+
+    def columns(self, rows: np.ndarray) -> np.ndarray:
+        """Columns of these pool rows."""
+        return np.searchsorted(self.rows, rows)
+
+
+def prepare(
+    pool: Pool,
+    fit_rows: np.ndarray,
+    other_rows: np.ndarray | None = None,
+    dim: int = 32,
+    device: str | torch.device = "cpu",
+) -> PreparedPool:
+    """Standardise and project each modality.
+
+    Means, deviations, principal components and densities are fitted on `fit_rows` alone; `other_rows` (the test
+    rows of a comparison) are only mapped. No label is looked at.
+
+    Args:
+        fit_rows: rows that the learner may see (labels unused).
+        other_rows: further rows to map.
+        dim: components kept where a modality is wider.
+    """
+    fit_rows = np.sort(np.asarray(fit_rows))
+    other = np.empty(0, np.int64) if other_rows is None else np.asarray(other_rows)
+    rows = np.sort(np.concatenate([fit_rows, other]))
+    widths = [min(dim, f.shape[1]) for f in pool.features.values()]
+    x = np.zeros((len(widths), max(widths) + 1, len(rows)), np.float32)
+    x[:, -1] = 1.0
+    for m, features in enumerate(pool.features.values()):
+        transform = _fit_transform(features, fit_rows[pool.present[fit_rows, m]], widths[m])
+        for low in range(0, len(rows), BLOCK):
+            block = rows[low : low + BLOCK]
+            mapped = transform(np.asarray(features[block], np.float64))
+            mapped[~pool.present[block, m]] = 0.0
+            x[m, : widths[m], low : low + len(block)] = mapped.T
+    present = pool.present[rows].T
+    fitted = np.isin(rows, fit_rows)
+    density = np.zeros(len(rows), np.float32)
+    density[fitted] = _density(x[:, :-1, fitted])
+    return PreparedPool(
+        rows=rows,
+        x=torch.from_numpy(x).to(device),
+        present=None if present.all() else torch.from_numpy(present.copy()).to(device),
+        labels=torch.from_numpy(np.asarray(pool.labels[rows], np.int64)).to(device),
+        density=torch.from_numpy(density).to(device),
+        modalities=tuple(pool.features),
+        num_classes=pool.num_classes,
+    )
+
+
+def _fit_transform(features: np.ndarray, rows: np.ndarray, width: int):
+    """Standardisation, principal components and one common scale, fitted on `rows`."""
+    blocks = [rows[low : low + BLOCK] for low in range(0, len(rows), BLOCK)]
+    total = sum(np.asarray(features[b], np.float64).sum(0) for b in blocks)
+    mean = total / max(len(rows), 1)
+    squares = sum(((np.asarray(features[b], np.float64) - mean) ** 2).sum(0) for b in blocks)
+    deviation = np.sqrt(squares / max(len(rows), 1))
+    deviation[deviation < 1e-8] = np.inf  # a constant feature says nothing
+
+    def standardise(block: np.ndarray) -> np.ndarray:
+        return np.clip((block - mean) / deviation, -CLIP, CLIP)
+
+    if width == features.shape[1]:
+        return standardise
+    covariance = sum(s.T @ s for s in (standardise(np.asarray(features[b], np.float64)) for b in blocks))
+    values, vectors = np.linalg.eigh(covariance / max(len(rows), 1))
+    basis = vectors[:, ::-1][:, :width]
+    # Eigenvectors have no sign of their own.
+    basis = basis * np.where(basis[np.abs(basis).argmax(0), np.arange(width)] < 0, -1.0, 1.0)
+    # One scale for all components keeps their proportions; the mean variance becomes 1, as without projection.
+    scale = np.sqrt(max(values[::-1][:width].mean(), 1e-12))
+    return lambda block: standardise(block) @ basis / scale
+
+
+def _density(x: np.ndarray) -> np.ndarray:
+    """Mean cosine similarity to the NEIGHBOURS nearest rows, over the concatenated modalities. x: [M, D, N]."""
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    # Divided by how many modalities a row has, so that a missing one does not look like a low density.
+    unit = unit / np.sqrt(np.maximum((unit != 0).any(1, keepdims=True).sum(0, keepdims=True), 1))
+    rows = torch.from_numpy(unit.reshape(-1, x.shape[2]).T.astype(np.float32))
+    count = len(rows)
+    anchors = rows
+    if count > ANCHORS:
+        chosen = np.sort(np.random.default_rng(0).choice(count, ANCHORS, replace=False))
+        anchors = rows[torch.from_numpy(chosen)]
+    k = min(NEIGHBOURS + 1, len(anchors))
+    out = np.empty(count, np.float32)
+    for low in range(0, count, BLOCK):
+        nearest = (rows[low : low + BLOCK] @ anchors.T).topk(k, dim=1).values
+        # The nearest row is usually the row itself.
+        out[low : low + BLOCK] = (nearest[:, 1:] if k > 1 else nearest).mean(1).numpy()
+    return out

@@ -1,0 +1,94 @@
+"""A round: everything that a chooser may look at once the task models are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.contribution import weights_among_present
+from envs.evidence import fuse_evidence
+from envs.task_model import Outputs, TaskModel, per_episode
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the validation rows say about the E task models."""
+
+    accuracy: Tensor  # [E] Top-1 of the multimodal head
+    nll: Tensor  # [E]
+    ece: Tensor  # [E] expected calibration error
+    delta: Tensor  # [E, M] Top-1 of head m minus that of the multimodal head
+
+
+@dataclass(frozen=True)
+class Round:
+    """State of E episodes before they pick their next batches. Positions count the pool rows, 0 .. P - 1.
+
+    The pool holds no test row, and `labels` only what has been bought.
+    """
+
+    index: int  # t, from 0
+    rounds: int  # T
+    seeds: tuple[int, ...]  # E start seeds; copies of a start share theirs
+    model: TaskModel
+    x: Tensor  # [S, M, D + 1, P]
+    present: Tensor | None  # bool [S, M, P]
+    density: Tensor  # [S, P]
+    available: Tensor  # bool [E, P]
+    labelled: Tensor  # int64 [E, n] positions
+    labels: Tensor  # int64 [E, n] labels of the labelled rows
+    weights: Tensor  # [E, M] AMCB
+    validation: Validation
+
+    @property
+    def episodes(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.parameters.modality_head.shape[2]
+
+    @property
+    def progress(self) -> float:
+        """t / (T - 1), from 0 to 1 over the episode."""
+        return self.index / max(self.rounds - 1, 1)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """Outputs for the whole pool."""
+        return self.model.predict(self.x, self.present)
+
+    def outputs_at(self, positions: Tensor) -> Outputs:
+        """Outputs for positions [E, K] only."""
+        x = torch.take_along_dim(per_episode(self.x, self.episodes), positions[:, None, None], 3)
+        present = per_episode(self.present, self.episodes)
+        if present is not None:
+            present = torch.take_along_dim(present, positions[:, None], 2)
+        return self.model.predict(x, present)
+
+    def at(self, per_pool: Tensor, positions: Tensor) -> Tensor:
+        """Values [S or E, P] at positions [E, K]."""
+        return torch.take_along_dim(per_episode(per_pool, self.episodes), positions, 1)
+
+    def fused(self, outputs: Outputs) -> Tensor:
+        """EFDA's alpha_f for some outputs, fused with the AMCB weights, [E, C, R]."""
+        return fuse_evidence(outputs.evidence, self.weights_for(outputs))
+
+    def weights_for(self, outputs: Outputs) -> Tensor:
+        """AMCB weights, [E, M]; renormalised per row, [E, M, R], where modalities are missing."""
+        if outputs.present is None:
+            return self.weights
+        return weights_among_present(self.weights, outputs.present)
+
+    def uniforms(self, salt: str, count: int) -> Tensor:
+        """Numbers in [0, 1), [E, count], decided by start seed, round and salt alone."""
+        drawn: dict[int, np.ndarray] = {}
+        key = list(salt.encode())
+        for seed in self.seeds:
+            if seed not in drawn:
+                drawn[seed] = np.random.default_rng([seed, self.index, *key]).random(count)
+        return torch.from_numpy(np.stack([drawn[s] for s in self.seeds])).to(self.available.device)

@@ -1,0 +1,48 @@
+"""Where pools come from: bundled data sets, a generator, files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from envs.errors import DataError, nearest
+from envs.pool import Pool, load_pool
+from envs.sources.bundled import BUNDLED, load_bundled
+from envs.sources.synthetic import make_synthetic, parse_spec
+
+__all__ = ["dataset_names", "open_dataset"]
+
+_SYNTHETIC = "synthetic"
+
+
+def dataset_names() -> list[str]:
+    """Names that `open_dataset` knows without any file of the user's."""
+    return [*BUNDLED, _SYNTHETIC]
+
+
+def open_dataset(name_or_path: str | os.PathLike[str]) -> Pool:
+    """Open a data set by name or path.
+
+    Args:
+        name_or_path: a bundled name, ``synthetic`` or ``synthetic:noise=0.3,imbalance=20,seed=1``
+            (see `SyntheticSpec`), or a path to a pool folder or ``.npz``. A name wins over a
+            folder of the same name; write ``./emoji`` for the folder.
+
+    Raises:
+        DataError: if there is no such data set or path, or its content is broken.
+        ConfigError: on bad parameters of ``synthetic``.
+    """
+    name = os.fspath(name_or_path)
+    if isinstance(name_or_path, str):
+        if name in BUNDLED:
+            return load_bundled(name)
+        kind, _, parameters = name.partition(":")
+        if kind == _SYNTHETIC:
+            return make_synthetic(parse_spec(parameters))
+    if Path(name).exists() or Path(name).suffix == ".npz" or Path(name).name != name:
+        return load_pool(name)
+    names = dataset_names()
+    raise DataError(
+        f"Unknown data set '{name}'.{nearest(name, names)} Data sets: {', '.join(names)}; or the "
+        "path of a pool folder or a .npz file."
+    )

@@ -1,0 +1,275 @@
+"""The task model: E evidential multimodal classifiers, trained from scratch as one batched computation.
+
+Each modality m has an encoder z_m = relu(W_m x_m) and an evidential head alpha_m = 1 + softplus(A_m z_m); the
+multimodal head is a softmax over B z, z the concatenation of the z_m. Losses: the type II maximum likelihood
+of the Dirichlet for the modality heads (Sensoy et al. 2018, eq. 3), cross-entropy for the multimodal head.
+
+Rows lie on the last axis: the element-wise work then runs over contiguous rows whatever the number of classes.
+A constant input and a constant hidden unit carry the biases, so a training step is eight batched matrix
+products with the gradient written out (autograd's bookkeeping would cost as much again at this size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.errors import ConfigError
+
+# Episodes trained together on a processor: a block's buffers should stay in its cache.
+CPU_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class TaskModelConfig:
+    """How the task model is trained in each round."""
+
+    hidden: int = 24  # units of each modality's encoder, a constant one among them
+    steps: int = 40  # AdamW steps per round, from scratch
+    learning_rate: float = 0.02
+    weight_decay: float = 0.01
+    projection_dim: int = 32  # principal components kept per modality
+    minibatch: int = 512  # labelled rows per step once there are more than this
+
+    def __post_init__(self) -> None:
+        for name, least in (("hidden", 2), ("steps", 1), ("projection_dim", 1), ("minibatch", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"model.learning_rate is {self.learning_rate}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What E task models say about R rows. Where a modality is absent its entries are zero."""
+
+    hidden: Tensor  # [E, M, H, R] encoder outputs
+    evidence: Tensor  # [E, M, C, R] alpha_m - 1
+    logits: Tensor  # [E, C, R] of the multimodal head
+    present: Tensor | None  # bool [E, M, R]; None: every row has every modality
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Multimodal softmax, [E, C, R]."""
+        return torch.softmax(self.logits, dim=1)
+
+    def embedding(self) -> Tensor:
+        """Input of the multimodal head's last layer, [E, M H, R]."""
+        return self.hidden.flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters of E models."""
+
+    encoder: Tensor  # [E, M, H, D + 1]; the last unit is the constant one
+    modality_head: Tensor  # [E, M, C, H]
+    multimodal_head: Tensor  # [E, C, M H]
+
+    def map(self, function) -> Parameters:
+        return Parameters(*(function(getattr(self, f.name)) for f in fields(self)))
+
+
+def initial_parameters(
+    seeds: list[int], modalities: int, dim: int, classes: int, hidden: int
+) -> Parameters:
+    """He-initialised parameters, drawn per seed so that an episode's do not depend on its neighbours."""
+    encoder, modality, multimodal = [], [], []
+    for seed in seeds:
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 0x7A5C]))
+        w = np.zeros((modalities, hidden, dim + 1), np.float32)
+        w[:, :-1, :-1] = rng.standard_normal((modalities, hidden - 1, dim)) * np.sqrt(2.0 / dim)
+        w[:, -1, -1] = 1.0
+        encoder.append(w)
+        scale = np.sqrt(1.0 / hidden)
+        modality.append(rng.standard_normal((modalities, classes, hidden), dtype=np.float32) * scale)
+        multimodal.append(
+            rng.standard_normal((classes, modalities * hidden), dtype=np.float32) * scale / np.sqrt(modalities)
+        )
+    stack = [np.stack(p).astype(np.float32) for p in (encoder, modality, multimodal)]
+    return Parameters(*(torch.from_numpy(p) for p in stack))
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """E trained classifiers, and how their training went."""
+
+    parameters: Parameters
+    loss_slope: Tensor  # [E] change of the training loss per step
+    gradient_norm: Tensor  # [E] at the last step
+
+    def predict(self, x: Tensor, present: Tensor | None = None) -> Outputs:
+        """Outputs for rows x [E or S, M, D + 1, R]; S starts are each shared by E / S copies."""
+        p = self.parameters
+        episodes = p.encoder.shape[0]
+        x, present = per_episode(x, episodes), per_episode(present, episodes)
+        hidden = torch.matmul(p.encoder, x).relu_()
+        if present is not None:
+            hidden = hidden * present[:, :, None]
+        evidence = torch.nn.functional.softplus(torch.matmul(p.modality_head, hidden))
+        if present is not None:
+            evidence = evidence * present[:, :, None]
+        logits = torch.bmm(p.multimodal_head, hidden.flatten(1, 2))
+        return Outputs(hidden, evidence, logits, present)
+
+
+def per_episode(x: Tensor | None, episodes: int) -> Tensor | None:
+    """Repeat [S, ...] to [E, ...]: the copies of a start follow one another."""
+    if x is None or x.shape[0] == episodes:
+        return x
+    return x.repeat_interleave(episodes // x.shape[0], 0)
+
+
+def fit(
+    initial: Parameters,
+    x: Tensor,
+    labels: Tensor,
+    config: TaskModelConfig,
+    present: Tensor | None = None,
+    seeds: list[int] | None = None,
+) -> TaskModel:
+    """Train E models from `initial` (left untouched) on their labelled rows.
+
+    Args:
+        x: labelled rows [E, M, D + 1, n], the last feature 1.
+        labels: [E, n] int64.
+        present: bool [E, M, n], or None where nothing is missing.
+        seeds: one per episode, for the minibatches; needed when n > config.minibatch.
+    """
+    episodes = x.shape[0]
+    block = CPU_BLOCK if x.device.type == "cpu" else episodes
+    parts = []
+    for low in range(0, episodes, block):
+        at = slice(low, low + block)
+        parts.append(
+            _fit_block(
+                initial.map(lambda p, at=at: p[at]),
+                x[at],
+                labels[at],
+                config,
+                None if present is None else present[at],
+                None if seeds is None else seeds[at],
+            )
+        )
+    if len(parts) == 1:
+        return parts[0]
+    names = [f.name for f in fields(Parameters)]
+    return TaskModel(
+        Parameters(*(torch.cat([getattr(p.parameters, name) for p in parts]) for name in names)),
+        torch.cat([p.loss_slope for p in parts]),
+        torch.cat([p.gradient_norm for p in parts]),
+    )
+
+
+def _fit_block(
+    parameters: Parameters,
+    x: Tensor,
+    labels: Tensor,
+    config: TaskModelConfig,
+    present: Tensor | None,
+    seeds: list[int] | None,
+) -> TaskModel:
+    """`fit` for episodes whose buffers fit in the cache together."""
+    # One flat tensor, of which the parameters are views: the optimiser then costs one call.
+    initial = [getattr(parameters, f.name) for f in fields(parameters)]
+    flat = torch.cat([p.flatten() for p in initial])
+    flat.grad = torch.empty_like(flat)
+    optimiser = torch.optim.AdamW(
+        [flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    tensors, gradients = _views(flat, initial), _views(flat.grad, initial)
+    w, a, b = tensors[0].flatten(0, 1), tensors[1].flatten(0, 1), tensors[2]
+    dw, da, db = gradients[0].flatten(0, 1), gradients[1].flatten(0, 1), gradients[2]
+    episodes, modalities, _, count = x.shape
+    classes, hidden = a.shape[1:]
+    target = torch.nn.functional.one_hot(labels, classes).mT.to(x.dtype)  # [E, C, n]
+    size = min(count, config.minibatch)
+    rows = _minibatches(count, config, seeds, x.device)
+    z, dz = (x.new_empty(episodes * modalities, hidden, size) for _ in range(2))
+    shared = (episodes, modalities * hidden, size)  # z as the multimodal head sees it
+    modality_logits = x.new_empty(episodes * modalities, classes, size)
+    logits = x.new_empty(episodes, classes, size)
+    losses = []
+    for step in range(config.steps):
+        xb, yb, mb = x, target, present
+        if rows is not None:
+            xb = torch.take_along_dim(x, rows[step][:, None, None], 3)
+            yb = torch.take_along_dim(target, rows[step][:, None], 2)
+            mb = None if present is None else torch.take_along_dim(present, rows[step][:, None], 2)
+        xb = xb.flatten(0, 1)
+        mask = None if mb is None else mb.flatten(0, 1)[:, None].to(x.dtype)  # [E M, 1, size]
+        torch.bmm(w, xb, out=z)
+        z.relu_()
+        if mask is not None:
+            z.mul_(mask)
+        torch.bmm(a, z, out=modality_logits)
+        torch.bmm(b, z.view(shared), out=logits)
+        watched = step in (0, config.steps - 1)
+        loss = _cross_entropy_gradient_(logits, yb, watched)
+        per_modality = modality_logits.view(episodes, modalities, classes, size)
+        evidential = _evidential_gradient_(per_modality, yb, mb, watched)
+        if watched:
+            losses.append(loss + evidential)
+        torch.bmm(modality_logits, z.mT, out=da)
+        torch.bmm(logits, z.view(shared).mT, out=db)
+        torch.bmm(a.mT, modality_logits, out=dz)
+        dz.view(shared).baddbmm_(b.mT, logits)
+        dz.mul_(z.sign_())
+        torch.bmm(dz, xb.mT, out=dw)
+        dw[:, -1].zero_()
+        optimiser.step()
+        tensors[0][:, :, -1, -1] = 1.0  # undo the decay of the constant unit
+    norm = sum(g.square().flatten(1).sum(1) for g in gradients).sqrt()
+    return TaskModel(Parameters(*tensors), (losses[-1] - losses[0]) / config.steps, norm)
+
+
+def _views(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
+    parts = flat.split([p.numel() for p in like])
+    return [part.view(p.shape) for part, p in zip(parts, like, strict=True)]
+
+
+def _minibatches(
+    count: int, config: TaskModelConfig, seeds: list[int] | None, device: torch.device
+) -> Tensor | None:
+    """Row numbers [steps, E, minibatch], or None where every step takes all the labelled rows."""
+    if count <= config.minibatch:
+        return None
+    if seeds is None:
+        raise ValueError("fit needs seeds once there are more labelled rows than one minibatch holds")
+    shape = (config.steps, config.minibatch)
+    draws = [np.random.default_rng([seed, count]).integers(0, count, shape) for seed in seeds]
+    return torch.from_numpy(np.stack(draws, 1)).to(device)
+
+
+def _cross_entropy_gradient_(logits: Tensor, target: Tensor, watched: bool) -> Tensor | None:
+    """Replace logits [E, C, n] by the gradient of the mean cross-entropy; its value [E] if `watched`."""
+    p = torch.softmax(logits, dim=1)
+    loss = -(p * target).sum(1).clamp_min(1e-12).log().mean(1) if watched else None
+    torch.sub(p, target, out=logits).div_(target.shape[-1])
+    return loss
+
+
+def _evidential_gradient_(
+    logits: Tensor, target: Tensor, present: Tensor | None, watched: bool
+) -> Tensor | None:
+    """Replace logits [E, M, C, n] by the gradient of sum_m mean_rows(log alpha_0 - log alpha_y).
+
+    The mean runs over the rows that have the modality. Returns the loss [E] if `watched`.
+    """
+    target = target[:, None]  # [E, 1, C, n]
+    alpha = torch.nn.functional.softplus(logits).add_(1.0)
+    strength = alpha.sum(2, keepdim=True)
+    if present is None:
+        share = 1.0 / target.shape[-1]
+    else:
+        share = present[:, :, None].to(logits.dtype)
+        share = share / share.sum(-1, keepdim=True).clamp_min(1.0)
+    loss = None
+    if watched:
+        loss = ((strength.log() - (alpha * target).sum(2, keepdim=True).log()) * share).sum((1, 2, 3))
+    gradient = torch.div(target, alpha, out=alpha).neg_().add_(strength.reciprocal_())
+    torch.sigmoid(logits, out=logits).mul_(gradient).mul_(share)
+    return loss

@@ -1,0 +1,247 @@
+"""The selection network: utilities for candidates, and the ordered draw of a batch from them.
+
+Plain torch without ray: training, comparison and labelling run this same module on the same features.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from envs.candidates import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, check_features
+from envs.errors import ConfigError, PolicyError, nearest
+from policies.batch_aware import BATCH_FEATURES, BatchAware
+from policies.ordered_draw import draw, log_probability
+
+FORMAT = 1
+WEIGHTS_FILE, CARD_FILE = "policy.safetensors", "policy.json"
+# (weight at the start, change over the episode) by feature; unnamed features start at 0.
+INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
+    "badge": {"gradient_distance": (1.0, 0.0)},
+    "hand_tuned": {
+        "margin": (1.0, 0.0),
+        "density": (2.0, -2.0),
+        "gradient_distance": (1.0, 0.0),
+        "batch_distance": (2.0, -2.0),
+    },
+    "zero": {},
+}
+
+
+@dataclass(frozen=True)
+class SelectorConfig:
+    """Shape of the selection network."""
+
+    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.FEATURES
+    batch_features: tuple[str, ...] = BATCH_FEATURES  # recomputed at every pick
+    linear: bool = True  # weights on features x (1, progress)
+    initial: str = "badge"  # where the linear weights start: badge, hand_tuned or zero
+    mlp: tuple[int, ...] = ()  # hidden units of an MLP over candidate features and state; none without any
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        for name in self.batch_features:
+            if name not in BATCH_FEATURES:
+                raise ConfigError(
+                    f"Unknown batch feature {name!r}.{nearest(name, BATCH_FEATURES)} "
+                    f"Batch features: {', '.join(BATCH_FEATURES)}."
+                )
+        if self.initial not in INITIAL_WEIGHTS:
+            raise ConfigError(
+                f"policy.initial is {self.initial!r}.{nearest(self.initial, INITIAL_WEIGHTS)} "
+                f"It must be one of {', '.join(INITIAL_WEIGHTS)}."
+            )
+        if not self.linear and not self.mlp:
+            raise ConfigError("policy.linear is false and policy.mlp is empty: the policy has no weights.")
+        if not self.linear and self.batch_features:
+            raise ConfigError("policy.batch_features need policy.linear: the MLP sees the round's features only.")
+
+
+class Selector(nn.Module):
+    """Utilities u = (A + t B) . features, plus an MLP's residual over static features and state.
+
+    Args:
+        config: which features, which parts.
+    """
+
+    def __init__(self, config: SelectorConfig):
+        super().__init__()
+        self.config = config
+        self.names = config.features + config.batch_features
+        if config.linear:
+            self.weights = nn.Parameter(torch.zeros(len(self.names), 2))
+            start = INITIAL_WEIGHTS[config.initial]
+            with torch.no_grad():
+                for i, name in enumerate(self.names):
+                    self.weights[i] = torch.tensor(start.get(name, (0.0, 0.0)))
+        self.mlp: nn.Sequential | None = None
+        if config.mlp:
+            layers: list[nn.Module] = []
+            width = len(config.features) + len(STATE_NAMES)
+            for units in config.mlp:
+                layers += [nn.Linear(width, units), nn.Tanh()]
+                width = units
+            last = nn.Linear(width, 1)
+            if config.linear:  # a residual starts at nothing
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+            self.mlp = nn.Sequential(*layers, last)
+        # Columns of BatchAware's answer that this policy reads.
+        self._columns = [BATCH_FEATURES.index(name) for name in config.batch_features]
+
+    def _static(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Utility from the static features [B, K], and the weights of the batch features [B, F']."""
+        features = observation["features"].float()
+        state = observation["state"].float()
+        utility, batch_weights = 0.0, None
+        if self.config.linear:
+            weights = self.weights[:, 0] + state[:, :1] * self.weights[:, 1]  # [B, F]
+            split = len(self.config.features)
+            utility = torch.bmm(features, weights[:, :split, None])[..., 0]
+            batch_weights = weights[:, split:]
+        if self.mlp is not None:
+            wide = state[:, None].expand(-1, features.shape[1], -1)
+            utility = utility + self.mlp(torch.cat([features, _squash(wide)], 2))[..., 0]
+        return utility, batch_weights if self._columns else None
+
+    def select(
+        self,
+        observation: dict[str, Tensor],
+        batch_size: int,
+        greedy: bool,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Choose a batch per row.
+
+        Args:
+            observation: `envs.candidates.Candidates.observation()`, batched over B rows.
+            greedy: the largest utility at each pick (deployment) instead of a draw (exploration).
+
+        Returns:
+            candidate slots [B, b] in the order of picking, and the log-probability of the draw [B].
+        """
+        with torch.no_grad():
+            static, batch_weights = self._static(observation)
+            valid = observation["valid"] > 0
+            aware = BatchAware(observation) if batch_weights is not None else None
+
+            def utilities(_: int, previous: Tensor | None) -> Tensor:
+                if aware is None:
+                    return static
+                if previous is not None:
+                    aware.add(previous)
+                return static + torch.bmm(aware.current()[..., self._columns], batch_weights[..., None])[..., 0]
+
+            return draw(utilities, valid, batch_size, greedy, generator)
+
+    def log_probability(self, observation: dict[str, Tensor], picks: Tensor) -> Tensor:
+        """Log-probability [B] of picks [B, b], replayed pick by pick; differentiable in the weights."""
+        static, batch_weights = self._static(observation)
+        utilities = static[:, None]
+        if batch_weights is not None:
+            with torch.no_grad():
+                replayed = BatchAware(observation).replay(picks)[..., self._columns]
+            utilities = utilities + torch.einsum("bjkf,bf->bjk", replayed, batch_weights)
+        return log_probability(utilities, picks, observation["valid"] > 0)
+
+    def named_weights(self) -> dict[str, float]:
+        """Linear weights by feature name, those on progress as `name*progress`."""
+        if not self.config.linear:
+            return {}
+        named = {}
+        for name, (base, slope) in zip(self.names, self.weights.detach().tolist(), strict=True):
+            named[name], named[f"{name}*progress"] = base, slope
+        return named
+
+
+def _squash(state: Tensor) -> Tensor:
+    """State entries have scales of their own (a gradient norm may be large): keep sign, tame size."""
+    return state.sign() * torch.log1p(state.abs())
+
+
+@dataclass
+class PolicyCard:
+    """What a policy file says about itself."""
+
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    trained_on: list[dict[str, Any]] = field(default_factory=list)  # name, fingerprint and labels of each source
+    labels_used: int = 0  # distinct labels that training looked at
+    episodes: int = 0
+    seed: int | None = None
+    preset: str = "default"
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def save_policy(selector: Selector, card: PolicyCard, folder: str | Path) -> Path:
+    """Write policy.safetensors and policy.json, each by an atomic rename; returns the folder.
+
+    The card is written last and names the weights by their shape, so a reader never sees half a policy.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().float().contiguous() for k, v in selector.state_dict().items()}
+    temporary = folder / (WEIGHTS_FILE + ".tmp")
+    save_file(state, temporary, metadata={"format": str(FORMAT)})
+    temporary.replace(folder / WEIGHTS_FILE)
+    text = json.dumps(
+        {"format": FORMAT, "selector": asdict(selector.config), **asdict(card), "weights": selector.named_weights()},
+        indent=2,
+    )
+    temporary = folder / (CARD_FILE + ".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / CARD_FILE)
+    return folder
+
+
+def find_policy(path: str | Path) -> Path:
+    """The folder that holds a policy's two files, given that folder, a run folder, or one of the files."""
+    path = Path(path)
+    for folder in (path, path / "policy", path.parent):
+        if folder == path.parent and path.name not in (WEIGHTS_FILE, CARD_FILE):
+            continue
+        if (folder / WEIGHTS_FILE).is_file() and (folder / CARD_FILE).is_file():
+            return folder
+    raise PolicyError(
+        f"No policy at {path}: expected {WEIGHTS_FILE} and {CARD_FILE} there or in its 'policy' folder."
+    )
+
+
+def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
+    """Read a policy.
+
+    Raises:
+        PolicyError: naming the file and what is wrong with it.
+    """
+    folder = find_policy(path)
+    card_file, weights_file = folder / CARD_FILE, folder / WEIGHTS_FILE
+    try:
+        raw = json.loads(card_file.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise PolicyError(f"{card_file} has format {raw['format']!r}; this version reads format {FORMAT}.")
+        shape = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["selector"].items()}
+        selector = Selector(SelectorConfig(**shape))
+        known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
+        known["candidates"] = CandidateConfig(**known["candidates"])
+        card = PolicyCard(**known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PolicyError(f"{card_file} is not a readable policy card: {error!r}. Export it again.") from error
+    except ConfigError as error:
+        raise PolicyError(f"{card_file} does not fit this version: {error}") from error
+    try:
+        state = load_file(weights_file)
+        selector.load_state_dict(state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PolicyError(f"{weights_file} is not a readable policy: {first} Export it again.") from error
+    for name, value in state.items():
+        if not all(math.isfinite(v) for v in value.flatten().tolist()):
+            raise PolicyError(f"{weights_file} holds a value that is not finite in {name!r}; train it again.")
+    return selector.eval(), card

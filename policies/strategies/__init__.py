@@ -1,0 +1,43 @@
+"""Strategies by name. One file each; one signature.
+
+A strategy is a function `select(round_, batch_size) -> picks`: it looks at an `envs.round.Round` of E episodes
+and gives pool positions int64 [E, b], without repeats and only unlabelled ones. It keeps no state; whatever it
+draws comes from `round_.uniforms`, so equal starts give equal draws. To add one, write such a function in a file
+of its own and enter it here: the contract test then covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from envs.errors import StrategyError, nearest
+from envs.round import Round
+from policies.strategies.badge import badge
+from policies.strategies.learned import hand_tuned
+from policies.strategies.random import random
+from policies.strategies.uncertainty import entropy, margin
+
+Strategy = Callable[[Round, int], Tensor]
+
+STRATEGIES: dict[str, Strategy] = {
+    "random": random,
+    "margin": margin,
+    "entropy": entropy,
+    "badge": badge,
+    "hand_tuned": hand_tuned,
+}
+
+
+def get_strategy(name: str) -> Strategy:
+    """The strategy of this name.
+
+    Raises:
+        StrategyError: with the nearest name and all the names.
+    """
+    if name not in STRATEGIES:
+        raise StrategyError(
+            f"Unknown strategy {name!r}.{nearest(name, STRATEGIES)} Strategies: {', '.join(STRATEGIES)}."
+        )
+    return STRATEGIES[name]

@@ -1,0 +1,19 @@
+"""BADGE (Ash et al., ICLR 2020): k-means++ seeding over last-layer gradient embeddings, never written out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from envs.kmeanspp import d_squared_sampling, squared_norms
+from envs.round import Round
+
+
+def badge(round_: Round, batch_size: int) -> Tensor:
+    """Largest gradient first, then proportionally to the squared distance to the picks; picks [E, b]."""
+    p = round_.outputs.probabilities  # [E, C, P]
+    error = p - torch.zeros_like(p).scatter_(1, p.argmax(1, keepdim=True), 1.0)
+    factors = [(error, round_.outputs.embedding())]
+    first = squared_norms(factors).masked_fill(~round_.available, -1.0).argmax(1)
+    uniforms = round_.uniforms("badge", batch_size)
+    return d_squared_sampling(factors, round_.available, uniforms, first)[0]
