@@ -1,0 +1,317 @@
+"""Multimodal active learning as a Gymnasium environment: one step is one round of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from envs.candidates import (
+    DEFAULT_FEATURES,
+    GRADIENT_SKETCH,
+    HIDDEN_SKETCH,
+    STATE_NAMES,
+    CandidateConfig,
+    Candidates,
+    check_features,
+    offer,
+)
+from envs.errors import ConfigError
+from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
+from envs.pool import Pool
+from envs.preparation import prepare
+from envs.rewards import Outcome, RewardConfig, reward
+from envs.roles import partition, training_roles
+from envs.sources import open_dataset
+from envs.task_model import TaskModelConfig
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Everything that decides an environment."""
+
+    datasets: tuple[str, ...] = ("emoji",)  # names or paths; an episode runs on one of them
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    model: TaskModelConfig = field(default_factory=TaskModelConfig)
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    features: tuple[str, ...] = DEFAULT_FEATURES
+    starts: int = 64  # distinct episode starts per data set
+    copies: int = 1  # G, episodes that share a start (vector environment only)
+    seed: int = 0  # decides the starts
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        if not self.datasets:
+            raise ConfigError("No data set is given; name at least one.")
+        for name in ("starts", "copies"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+class Source:
+    """One data set's policy half, prepared, with its episode starts.
+
+    Args:
+        config: the environment's configuration.
+        dataset: name or path, or a pool that is open already.
+    """
+
+    def __init__(self, config: EnvConfig, dataset: str | Pool):
+        self.pool = dataset if isinstance(dataset, Pool) else open_dataset(dataset)
+        self.config = config
+        roles = training_roles(self.pool, config.seed)
+        config.protocol.check_budget(len(roles.pool), f"'{self.pool.name}' (half of it trains policies)")
+        data = prepare(
+            self.pool, partition(self.pool).policy, dim=config.model.projection_dim, device=config.device
+        )
+        self.lockstep = Lockstep(data, config.model, config.protocol)
+        self._drawn: dict[int, Start] = {}
+
+    def start(self, index: int) -> Start:
+        """Start number `index`, 0 .. config.starts - 1."""
+        if index not in self._drawn:
+            seed = int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0] % 2**31)
+            self._drawn[index] = draw_start(training_roles(self.pool, seed), seed, self.config.protocol)
+        return self._drawn[index]
+
+
+def single_observation_space(config: EnvConfig) -> spaces.Dict:
+    """One episode's observation: K candidates (see `envs.candidates.Candidates`) and the state."""
+    k = config.candidates.per_pick * config.protocol.batch_size
+
+    def half(*shape: int) -> spaces.Box:
+        return spaces.Box(-np.inf, np.inf, shape, np.float16)
+
+    return spaces.Dict(
+        {
+            "features": half(k, len(config.features)),
+            "gradient": half(k, GRADIENT_SKETCH),
+            "hidden": half(k, HIDDEN_SKETCH),
+            "labelled_distance": half(k),
+            "predicted": spaces.Box(0, np.iinfo(np.int16).max, (k,), np.int16),
+            "valid": spaces.Box(0, 1, (k,), np.int8),
+            "state": spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32),
+        }
+    )
+
+
+class VectorMultimodalALEnv(VectorEnv):
+    """E episodes in lockstep.
+
+    Observation (each with a leading E):
+        features: float16 [K, F], the named static features of each candidate, rank-normalised to [-1, 1]
+        gradient: float16 [K, 64], sketch of its gradient embedding
+        hidden: float16 [K, 32], sketch of its normalised hidden features
+        labelled_distance: float16 [K], to the nearest labelled sample
+        predicted: int16 [K], predicted class
+        valid: int8 [K], 0 where the slot is empty
+        state: float32 [11], see `envs.candidates.STATE_NAMES`
+    Action: int64 [b], slots of distinct valid candidates, in the order of picking.
+    Reward: float, the weighted terms of `envs.rewards`, measured on rows outside the pool.
+    Termination: after T = protocol.rounds steps. Truncation never happens.
+    Autoreset: NEXT_STEP; the step after a termination ignores its action and returns the first observation.
+    Info: arrays [E]: `start` and `source` (numbers), accuracy, soft_accuracy, hard_accuracy, and by term and
+        modality, `reward/<term>`, `accuracy/<modality>`, `amcb/<modality>`, `difficulty/picked` (see `_infos`).
+
+    Args:
+        config: an EnvConfig, or a mapping of its fields.
+        num_envs: E, a multiple of config.copies.
+        baseline_curves: [sources, config.starts, T + 1] accuracy of the paired baselines, by round from 0; None
+            leaves relative_accuracy relative to nothing.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+
+    def __init__(
+        self,
+        config: EnvConfig | Mapping[str, Any] | None = None,
+        num_envs: int = 1,
+        baseline_curves: np.ndarray | None = None,
+        pools: Sequence[Pool] | None = None,
+    ):
+        self.config = config if isinstance(config, EnvConfig) else EnvConfig(**(config or {}))
+        if num_envs % self.config.copies:
+            raise ConfigError(
+                f"num_envs is {num_envs}; it must be a multiple of copies = {self.config.copies}, so that no group "
+                "of copies is divided."
+            )
+        self.num_envs = num_envs
+        self.sources = [Source(self.config, d) for d in (pools or self.config.datasets)]
+        if baseline_curves is not None:
+            shape = (len(self.sources), self.config.starts, self.config.protocol.rounds + 1)
+            if baseline_curves.shape != shape:
+                raise ConfigError(f"baseline_curves have shape {baseline_curves.shape}; expected {shape}.")
+        self._curves = baseline_curves
+        self.single_observation_space = single_observation_space(self.config)
+        self.single_action_space = spaces.MultiDiscrete(
+            [self.config.candidates.per_pick * self.config.protocol.batch_size] * self.config.protocol.batch_size
+        )
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._rng = np.random.default_rng(self.config.seed)
+        self._finished = True
+        self._turn = 0
+
+    @property
+    def lockstep(self) -> Lockstep:
+        """The simulation that is running."""
+        return self.sources[self._source].lockstep
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Begin E episodes.
+
+        Args:
+            seed: decides which starts follow, in this and later resets.
+            options: {"starts": [numbers]} names them, E / copies of them; {"source": number} the data set.
+        """
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+            self._turn = int(self._rng.integers(len(self.sources)))
+        options = options or {}
+        self._source = int(options.get("source", self._turn % len(self.sources)))
+        self._turn += 1
+        count = self.num_envs // self.config.copies
+        numbers = options.get("starts")
+        if numbers is None:
+            numbers = self._rng.choice(self.config.starts, count, replace=count > self.config.starts)
+        self._start_numbers = np.repeat(np.asarray(numbers, np.int64), self.config.copies)
+        source = self.sources[self._source]
+        source.lockstep.reset([source.start(int(i)) for i in numbers], self.config.copies)
+        self._measured = source.lockstep.measure()
+        self._smoothed = torch.zeros(self.num_envs)
+        self._finished = False
+        observation = self._observe()
+        return observation, self._infos({}, None)
+
+    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict]:
+        """Label the picked candidates of every episode and retrain.
+
+        Args:
+            actions: [E, b] candidate slots.
+
+        Raises:
+            ValueError: where a slot is invalid or repeated.
+        """
+        zeros, no = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        if self._finished:
+            observation, infos = self.reset()
+            return observation, zeros, no, no.copy(), infos
+        slots = torch.as_tensor(np.asarray(actions, np.int64), device=self._offered.valid.device)
+        if not bool(torch.take_along_dim(self._offered.valid, slots, 1).all()):
+            raise ValueError("an action names a candidate slot whose 'valid' is 0")
+        lockstep, offered = self.lockstep, self._offered
+        lockstep.label(torch.take_along_dim(offered.positions, slots, 1))
+        before, self._measured = self._measured, lockstep.measure()
+        index = lockstep.round.index
+        baseline = torch.zeros(self.num_envs, device=before.accuracy.device)
+        if self._curves is not None:
+            known = self._curves[self._source, self._start_numbers, index].astype(np.float32)
+            baseline = torch.from_numpy(known).to(baseline.device)
+        total, terms = reward(Outcome(before, self._measured, lockstep.round.weights, baseline), self.config.reward)
+        keep = self.config.reward.smoothing
+        self._smoothed = keep * self._smoothed + (1.0 - keep) * total.cpu()
+        picked = torch.take_along_dim(offered.difficulty, slots, 1).mean(1)
+        self._finished = index == self.config.protocol.rounds
+        # Nobody picks after the last round: its candidates are the last ones that were offered.
+        observation = _to_numpy(offered) if self._finished else self._observe()
+        done = np.full(self.num_envs, self._finished)
+        infos = self._infos({f"reward/{k}": v for k, v in terms.items()}, picked)
+        return observation, self._smoothed.numpy().astype(np.float64), done, no, infos
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        self._offered = offer(
+            self.lockstep.round, self.config.protocol.batch_size, self.config.candidates, self.config.features
+        )
+        return _to_numpy(self._offered)
+
+    def _infos(self, terms: dict[str, torch.Tensor], picked: torch.Tensor | None) -> dict[str, np.ndarray]:
+        m: Measurements = self._measured
+        values = {
+            "accuracy": m.accuracy,
+            "soft_accuracy": m.soft_accuracy,
+            "hard_accuracy": m.hard_accuracy,
+            "weakest_modality": m.modality_accuracy.amin(1),
+            **terms,
+        }
+        for i, name in enumerate(self.sources[self._source].pool.modalities):
+            values[f"accuracy/{name}"] = m.modality_accuracy[:, i]
+            values[f"amcb/{name}"] = self.lockstep.round.weights[:, i]
+        if picked is not None:
+            values["difficulty/picked"] = picked
+            valid = self._offered.valid
+            values["difficulty/offered"] = (self._offered.difficulty * valid).sum(1) / valid.sum(1)
+        infos = {k: v.cpu().numpy().astype(np.float64) for k, v in values.items()}
+        infos["start"] = self._start_numbers.copy()
+        infos["source"] = np.full(self.num_envs, self._source, np.int64)
+        return infos
+
+
+class MultimodalALEnv(gym.Env):
+    """One episode; a `VectorMultimodalALEnv` of one, whose docstring gives observation, action and reward.
+
+    An action may name a slot twice or an invalid one (any sampler of the action space does): each such entry is
+    replaced by the first valid candidate that the action leaves free, and `info["replaced"]` counts them.
+
+    Args:
+        config: an EnvConfig, or a mapping of its fields.
+        baseline_curves: as in `VectorMultimodalALEnv`.
+    """
+
+    metadata = {"render_modes": []}
+
+    def __init__(
+        self,
+        config: EnvConfig | Mapping[str, Any] | None = None,
+        baseline_curves: np.ndarray | None = None,
+    ):
+        self._vector = VectorMultimodalALEnv(config, 1, baseline_curves)
+        self.config = self._vector.config
+        self.observation_space = self._vector.single_observation_space
+        self.action_space = self._vector.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Begin an episode; see `VectorMultimodalALEnv.reset`."""
+        super().reset(seed=seed)
+        observation, infos = self._vector.reset(seed=seed, options=options)
+        self._valid = observation["valid"][0] > 0
+        return _first(observation), _first(infos)
+
+    def step(self, action: np.ndarray):
+        """Label b samples and retrain."""
+        slots, replaced = distinct_slots(np.asarray(action), self._valid)
+        observation, rewards, terminated, truncated, infos = self._vector.step(slots[None])
+        self._valid = observation["valid"][0] > 0
+        info = _first(infos) | {"replaced": replaced}
+        return _first(observation), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+
+def distinct_slots(action: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, int]:
+    """The action [b] with repeated and invalid slots replaced by the first free valid ones, and their number."""
+    slots = action.astype(np.int64).copy()
+    _, first = np.unique(slots, return_index=True)
+    bad = np.ones(len(slots), bool)
+    bad[first] = False
+    bad |= ~valid[slots]
+    free = valid.copy()
+    free[slots[~bad]] = False
+    slots[bad] = np.flatnonzero(free)[: bad.sum()]
+    return slots, int(bad.sum())
+
+
+def _first(batched: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {k: v[0] for k, v in batched.items()}
+
+
+def _to_numpy(offered: Candidates) -> dict[str, np.ndarray]:
+    """Fresh arrays: episodes keep them."""
+    return {k: np.array(v.cpu().numpy(), order="C") for k, v in offered.observation().items()}

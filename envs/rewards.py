@@ -1,0 +1,69 @@
+"""Reward terms: what a round of labels was worth. Each term is a function; their weighted sum is the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.errors import ConfigError
+from envs.lockstep import Measurements
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A round seen from both ends."""
+
+    before: Measurements
+    after: Measurements
+    weights: Tensor  # [E, M] AMCB weights after the round
+    baseline: Tensor  # [E] accuracy of the paired baselines after the round; 0 where none is known
+
+
+TERMS: dict[str, Callable[[Outcome], Tensor]] = {
+    # The paper's r_t: Top-1 relative to baselines that started alike.
+    "relative_accuracy": lambda o: o.after.accuracy - o.baseline,
+    # Correlates with accuracy at less noise: the probability given to the true class.
+    "soft_accuracy": lambda o: o.after.soft_accuracy,
+    # Balance: a spread could be shrunk by making every head worse, a minimum cannot.
+    "weakest_modality": lambda o: o.after.modality_accuracy.amin(1),
+    # Difficulty: on rows that a reference model found hard before any selection.
+    "hard_third": lambda o: o.after.hard_accuracy,
+    # The paper's further ingredients: gain within the round, and balance of the AMCB weights (entropy, 0 to 1).
+    "accuracy_gain": lambda o: o.after.accuracy - o.before.accuracy,
+    "contribution_balance": lambda o: _normalised_entropy(o.weights),
+}
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weights of the reward terms (0 leaves one out)."""
+
+    relative_accuracy: float = 1.0
+    soft_accuracy: float = 0.0
+    weakest_modality: float = 0.0
+    hard_third: float = 0.0
+    accuracy_gain: float = 0.0
+    contribution_balance: float = 0.0
+    smoothing: float = 0.0  # share of the previous round's smoothed reward that is kept (RL-MBA's moving average)
+    baselines: tuple[str, ...] = ("badge", "margin")  # paired strategies for relative_accuracy
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"reward.smoothing is {self.smoothing}; it must be in [0, 1).")
+        if all(getattr(self, name) == 0 for name in TERMS):
+            raise ConfigError(f"Every reward weight is 0; give one of {', '.join(TERMS)} a weight.")
+
+
+def reward(outcome: Outcome, config: RewardConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum [E], and each term as it is (unweighted), [E] each, those of weight 0 included."""
+    terms = {name: term(outcome) for name, term in TERMS.items()}
+    return sum(getattr(config, name) * value for name, value in terms.items()), terms
+
+
+def _normalised_entropy(weights: Tensor) -> Tensor:
+    if weights.shape[1] == 1:
+        return torch.ones_like(weights[:, 0])
+    return torch.special.entr(weights).sum(1) / torch.log(torch.tensor(float(weights.shape[1])))

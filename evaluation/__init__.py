@@ -1,0 +1,1 @@
+"""Which strategy is better? Paired comparisons, their statistics and their report."""

@@ -1,0 +1,143 @@
+"""Statistics of a paired comparison: one number per seed, the same seeds for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+LEAST_SEEDS = 6  # 2 / 2^5 is above .05: five pairs cannot reject in a two-sided exact test
+CLAIM_SEEDS = 20  # fewer seeds show, they do not prove
+LEVEL = 0.05
+
+_HALVES_UP_TO = 40  # pairs; 2^20 sums for each half then
+_GRID = 50_000  # steps of the rounded differences beyond that
+
+
+def aulc(curves: np.ndarray) -> np.ndarray:
+    """Area under the learning curve: mean accuracy over the rounds after the first, t = 1 .. T.
+
+    Rounds add equally many labels, so the mean is the normalised area, a fraction of 1. Round 0 is left out:
+    all strategies share its model.
+
+    Args:
+        curves: accuracy [..., T + 1] from round 0 on.
+
+    Returns:
+        [...].
+    """
+    return np.asarray(curves, np.float64)[..., 1:].mean(-1)
+
+
+def interval(values: np.ndarray, confidence: float = 0.95) -> list[float] | None:
+    """[low, high] of the mean by Student's t (Student 1908, "The probable error of a mean"); None for one value.
+
+    Args:
+        values: [n], one per seed.
+    """
+    values = np.asarray(values, np.float64)
+    n = len(values)
+    if n < 2:
+        return None
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return [mean, mean]
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return [mean - half, mean + half]
+
+
+def mean_interval(values: np.ndarray) -> dict[str, float | list[float] | None]:
+    """{"mean", "ci95"} of values [n]; ci95 is None for one value."""
+    return {"mean": float(np.mean(values)), "ci95": interval(values)}
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided p of the exact paired permutation test on the mean difference.
+
+    Under the hypothesis that the two strategies are exchangeable within a seed, each difference was as likely to
+    have the other sign: p is the share of the 2^n sign patterns whose sum is at least as far from 0 as the
+    observed one (Fisher 1935, "The Design of Experiments", section 21; Edgington & Onghena 2007, "Randomization
+    Tests", chapter 6). All patterns are counted: the sums of the two halves of the differences are listed, and
+    for each sum of one half a binary search counts the partners in the other. Beyond 40 pairs the differences are
+    rounded to 1/50,000 of the largest one and the sums counted by convolution.
+
+    Args:
+        differences: [n], one per seed. Zeros stay in: they weaken neither sign (all zero gives p = 1).
+    """
+    d = np.abs(np.asarray(differences, np.float64))
+    observed = abs(float(np.sum(differences)))
+    d = d[d > 0]  # the sign of a zero changes nothing
+    if len(d) == 0:
+        return 1.0
+    threshold = observed - 1e-9 * float(d.sum())  # sums that are equal but for rounding count as equal
+    if threshold <= 0:
+        return 1.0
+    if len(d) > _HALVES_UP_TO:
+        return _p_by_convolution(d, threshold)
+    half = len(d) // 2
+    left, right = _signed_sums(d[:half]), np.sort(_signed_sums(d[half:]))
+    above = len(right) - np.searchsorted(right, threshold - left, side="left")
+    return float(min(1.0, 2.0 * above.sum() / 2.0 ** len(d)))  # the sums lie symmetrically around 0
+
+
+def _signed_sums(d: np.ndarray) -> np.ndarray:
+    sums = np.zeros(1)
+    for value in d:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def _p_by_convolution(d: np.ndarray, threshold: float) -> float:
+    unit = d.max() / _GRID
+    steps = np.rint(d / unit).astype(int)
+    total = int(steps.sum())
+    share = np.zeros(2 * total + 1)  # of the sign patterns, by sum
+    share[total] = 1.0
+    for step in steps:
+        moved = np.zeros_like(share)
+        moved[step:] = share[: len(share) - step]
+        moved[: len(share) - step] += share[step:]
+        share = moved / 2
+    least = int(np.ceil(threshold / unit - 0.5))
+    return float(min(1.0, 2.0 * share[min(total + least, 2 * total) :].sum())) if least > 0 else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that control the chance of any false claim in the family (Holm 1979, "A simple
+    sequentially rejective multiple test procedure"); in the order given, at most 1."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted.tolist()
+
+
+def compare_pairs(differences: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    """Judge a family of paired comparisons.
+
+    Args:
+        differences: name -> [n] differences, one per seed, in fractions of 1; positive favours the first.
+
+    Returns:
+        name -> {"mean", "ci95", "p", "p_holm", "verdict"}. With fewer than LEAST_SEEDS seeds p and p_holm are
+        None and the verdict is "inconclusive"; otherwise the verdict is "better" or "worse" where p_holm is below
+        LEVEL, and "no difference shown" elsewhere.
+    """
+    enough = {name: len(d) >= LEAST_SEEDS for name, d in differences.items()}
+    p = {name: sign_flip_p(d) for name, d in differences.items() if enough[name]}
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    result = {}
+    for name, d in differences.items():
+        row = mean_interval(d) | {"p": p.get(name), "p_holm": adjusted.get(name)}
+        result[name] = row | {"verdict": _verdict(row["mean"], row["p_holm"])}
+    return result
+
+
+def _verdict(mean: float, p_holm: float | None) -> str:
+    if p_holm is None:
+        return "inconclusive"
+    if p_holm >= LEVEL:
+        return "no difference shown"
+    return "better" if mean > 0 else "worse"
