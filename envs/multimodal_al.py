@@ -45,7 +45,7 @@ class EnvConfig:
     starts: int = 64  # distinct episode starts per data set
     copies: int = 1  # G, episodes that share a start (vector environment only)
     seed: int = 0  # decides the starts
-    device: str = "cpu"
+    device: str = "cpu"  # a torch device, or "auto": the GPU that this process may use, else the CPU
 
     def __post_init__(self) -> None:
         check_features(self.features)
@@ -69,9 +69,10 @@ class Source:
         self.config = config
         roles = training_roles(self.pool, config.seed)
         config.protocol.check_budget(len(roles.pool), f"'{self.pool.name}' (half of it trains policies)")
-        data = prepare(
-            self.pool, partition(self.pool).policy, dim=config.model.projection_dim, device=config.device
-        )
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        data = prepare(self.pool, partition(self.pool).policy, dim=config.model.projection_dim, device=device)
         self.lockstep = Lockstep(data, config.model, config.protocol)
         self._drawn: dict[int, Start] = {}
 
@@ -119,13 +120,13 @@ class VectorMultimodalALEnv(VectorEnv):
     Termination: after T = protocol.rounds steps. Truncation never happens.
     Autoreset: NEXT_STEP; the step after a termination ignores its action and returns the first observation.
     Info: arrays [E]: `start` and `source` (numbers), accuracy, soft_accuracy, hard_accuracy, and by term and
-        modality, `reward/<term>`, `accuracy/<modality>`, `amcb/<modality>`, `difficulty/picked` (see `_infos`).
+        modality, `reward/<term>`, `baseline/<strategy>`, `accuracy/<modality>`, `amcb/<modality>`, `difficulty/picked` (see `_infos`).
 
     Args:
         config: an EnvConfig, or a mapping of its fields.
         num_envs: E, a multiple of config.copies.
-        baseline_curves: [sources, config.starts, T + 1] accuracy of the paired baselines, by round from 0; None
-            leaves relative_accuracy relative to nothing.
+        baseline_curves: strategy -> accuracy [sources, config.starts, T + 1], by round from 0; relative_accuracy is
+            relative to their mean, without any to nothing.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
@@ -134,7 +135,7 @@ class VectorMultimodalALEnv(VectorEnv):
         self,
         config: EnvConfig | Mapping[str, Any] | None = None,
         num_envs: int = 1,
-        baseline_curves: np.ndarray | None = None,
+        baseline_curves: Mapping[str, np.ndarray] | None = None,
         pools: Sequence[Pool] | None = None,
     ):
         self.config = config if isinstance(config, EnvConfig) else EnvConfig(**(config or {}))
@@ -145,11 +146,11 @@ class VectorMultimodalALEnv(VectorEnv):
             )
         self.num_envs = num_envs
         self.sources = [Source(self.config, d) for d in (pools or self.config.datasets)]
-        if baseline_curves is not None:
-            shape = (len(self.sources), self.config.starts, self.config.protocol.rounds + 1)
-            if baseline_curves.shape != shape:
-                raise ConfigError(f"baseline_curves have shape {baseline_curves.shape}; expected {shape}.")
-        self._curves = baseline_curves
+        self._curves = dict(baseline_curves or {})
+        shape = (len(self.sources), self.config.starts, self.config.protocol.rounds + 1)
+        for name, curves in self._curves.items():
+            if curves.shape != shape:
+                raise ConfigError(f"baseline_curves[{name!r}] has shape {curves.shape}; expected {shape}.")
         self.single_observation_space = single_observation_space(self.config)
         self.single_action_space = spaces.MultiDiscrete(
             [self.config.candidates.per_pick * self.config.protocol.batch_size] * self.config.protocol.batch_size
@@ -213,10 +214,11 @@ class VectorMultimodalALEnv(VectorEnv):
         lockstep.label(torch.take_along_dim(offered.positions, slots, 1))
         before, self._measured = self._measured, lockstep.measure()
         index = lockstep.round.index
-        baseline = torch.zeros(self.num_envs, device=before.accuracy.device)
-        if self._curves is not None:
-            known = self._curves[self._source, self._start_numbers, index].astype(np.float32)
-            baseline = torch.from_numpy(known).to(baseline.device)
+        baselines = {
+            name: torch.from_numpy(curves[self._source, self._start_numbers, index]).to(before.accuracy)
+            for name, curves in self._curves.items()
+        }
+        baseline = sum(baselines.values()) / len(baselines) if baselines else torch.zeros_like(before.accuracy)
         total, terms = reward(Outcome(before, self._measured, lockstep.round.weights, baseline), self.config.reward)
         keep = self.config.reward.smoothing
         self._smoothed = keep * self._smoothed + (1.0 - keep) * total.cpu()
@@ -225,7 +227,8 @@ class VectorMultimodalALEnv(VectorEnv):
         # Nobody picks after the last round: its candidates are the last ones that were offered.
         observation = _to_numpy(offered) if self._finished else self._observe()
         done = np.full(self.num_envs, self._finished)
-        infos = self._infos({f"reward/{k}": v for k, v in terms.items()}, picked)
+        named = {f"reward/{k}": v for k, v in terms.items()} | {f"baseline/{k}": v for k, v in baselines.items()}
+        infos = self._infos(named, picked)
         return observation, self._smoothed.numpy().astype(np.float64), done, no, infos
 
     def _observe(self) -> dict[str, np.ndarray]:
@@ -272,7 +275,7 @@ class MultimodalALEnv(gym.Env):
     def __init__(
         self,
         config: EnvConfig | Mapping[str, Any] | None = None,
-        baseline_curves: np.ndarray | None = None,
+        baseline_curves: Mapping[str, np.ndarray] | None = None,
     ):
         self._vector = VectorMultimodalALEnv(config, 1, baseline_curves)
         self.config = self._vector.config

@@ -27,7 +27,8 @@ class Runs:
     """What one strategy did on S seeds; entry t of an axis of T + 1 is the model after t batches.
 
     Accuracies, weights and shares are fractions of 1. Seconds are those of the whole lockstep divided by its
-    episodes; selecting includes the inference that the strategy asks for, training the evaluation of the model.
+    episodes; selecting includes the inference that the strategy asks for, training that on validation and
+    held-out rows.
     """
 
     seeds: np.ndarray  # int64 [S]
@@ -110,6 +111,12 @@ def play(
     )
 
 
+def play_shared(arrays: dict[str, Any], *args: Any) -> Runs:
+    """`play` on what `to_arrays` gave, with one thread: the body of a worker's task."""
+    torch.set_num_threads(1)
+    return play(from_arrays(arrays), *args)
+
+
 def _check_shape(name: str, picks: Any, expected: tuple[int, int]) -> None:
     shape = tuple(getattr(picks, "shape", ()))
     if shape != expected:
@@ -127,7 +134,8 @@ def _record(lockstep: Lockstep, select: float, train: float) -> dict[str, np.nda
         "modality_accuracy": m.modality_accuracy,
         "weights": round_.weights,
     }
-    record = {k: v.double().cpu().numpy() for k, v in values.items()}
+    # Seven decimals are all that single precision has; so equal counts stay equal in sums.
+    record = {k: v.double().cpu().numpy().round(7) for k, v in values.items()}
     episodes = len(record["accuracy"])
     return record | {"seconds_select": np.full(episodes, select), "seconds_train": np.full(episodes, train)}
 
@@ -138,7 +146,7 @@ def _coverage(round_: Round) -> torch.Tensor:
 
 
 def _model_hashes(lockstep: Lockstep, data: PreparedPool) -> list[str]:
-    """Per start: hash of the initial parameters and of the round-zero model's classes on the held-out rows."""
+    """Per start: hash of the initial parameters and of the round-zero model's classes on held-out rows."""
     columns = [torch.from_numpy(data.columns(s.roles.holdout)) for s in lockstep.starts]
     x = torch.stack([data.x[:, :, c] for c in columns])
     present = None if data.present is None else torch.stack([data.present[:, c] for c in columns])

@@ -12,7 +12,7 @@ CLAIM_SEEDS = 20  # fewer seeds show, they do not prove
 LEVEL = 0.05
 
 _HALVES_UP_TO = 40  # pairs; 2^20 sums for each half then
-_GRID = 50_000  # steps of the rounded differences beyond that
+_GRID = 10_000  # steps of the rounded differences beyond that
 
 
 def aulc(curves: np.ndarray) -> np.ndarray:
@@ -31,7 +31,9 @@ def aulc(curves: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> list[float] | None:
-    """[low, high] of the mean by Student's t (Student 1908, "The probable error of a mean"); None for one value.
+    """[low, high] of the mean by Student's t (Student 1908, "The probable error of a mean").
+
+    None for one value.
 
     Args:
         values: [n], one per seed.
@@ -55,12 +57,12 @@ def mean_interval(values: np.ndarray) -> dict[str, float | list[float] | None]:
 def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p of the exact paired permutation test on the mean difference.
 
-    Under the hypothesis that the two strategies are exchangeable within a seed, each difference was as likely to
-    have the other sign: p is the share of the 2^n sign patterns whose sum is at least as far from 0 as the
-    observed one (Fisher 1935, "The Design of Experiments", section 21; Edgington & Onghena 2007, "Randomization
-    Tests", chapter 6). All patterns are counted: the sums of the two halves of the differences are listed, and
-    for each sum of one half a binary search counts the partners in the other. Beyond 40 pairs the differences are
-    rounded to 1/50,000 of the largest one and the sums counted by convolution.
+    Under the hypothesis that the two strategies are exchangeable within a seed, each difference was as likely
+    to have the other sign: p is the share of the 2^n sign patterns whose sum is at least as far from 0 as the
+    observed one (Fisher 1935, "The Design of Experiments", section 21). All patterns are counted: the sums of
+    the two halves of the differences are listed, and for each sum of one half a binary search counts the
+    partners in the other. Beyond 40 pairs the differences are rounded to 1/10,000 of the largest one and the
+    sums counted by convolution.
 
     Args:
         differences: [n], one per seed. Zeros stay in: they weaken neither sign (all zero gives p = 1).
@@ -122,7 +124,7 @@ def compare_pairs(differences: Mapping[str, np.ndarray]) -> dict[str, dict]:
 
     Returns:
         name -> {"mean", "ci95", "p", "p_holm", "verdict"}. With fewer than LEAST_SEEDS seeds p and p_holm are
-        None and the verdict is "inconclusive"; otherwise the verdict is "better" or "worse" where p_holm is below
+        None and the verdict is "inconclusive"; otherwise it is "better" or "worse" where p_holm is below
         LEVEL, and "no difference shown" elsewhere.
     """
     enough = {name: len(d) >= LEAST_SEEDS for name, d in differences.items()}

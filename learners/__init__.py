@@ -1,0 +1,1 @@
+"""How a policy gets better: advantages, REINFORCE on RLlib, the training loop, telemetry."""

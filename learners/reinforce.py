@@ -1,0 +1,211 @@
+"""REINFORCE as an RLlib algorithm (new API stack): sample whole episodes, one gradient step, sync."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from learners.advantages import ADVANTAGES
+from policies.rl_module import SelectorModule
+from policies.selector import SelectorConfig
+
+RESULTS = "rl_mba"  # key of our figures in an iteration's result
+
+
+class ReinforceConfig(AlgorithmConfig):
+    """RLlib configuration of `Reinforce`."""
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or Reinforce)
+        self.selector = SelectorConfig()
+        self.batch_size = 1
+        self.advantage = "group"
+        self.advantage_decay = 0.9
+        self.advantage_clip = 0.0
+        self.weight_average = 0.9
+        self.lr = 0.08
+        self.grad_clip = 1.0
+        self.grad_clip_by = "global_norm"
+        # Whole episodes come from rollout_fragment_length = T; "complete_episodes" would re-seed the environment
+        # on every sample call.
+        self.batch_mode = "truncate_episodes"
+        # Actions are slot numbers, not something to be rescaled.
+        self.normalize_actions = False
+        self.clip_actions = False
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        selector: SelectorConfig = NotProvided,
+        batch_size: int = NotProvided,
+        advantage: str = NotProvided,
+        advantage_decay: float = NotProvided,
+        advantage_clip: float = NotProvided,
+        weight_average: float = NotProvided,
+        **kwargs: Any,
+    ) -> ReinforceConfig:
+        """Set what belongs to this algorithm.
+
+        Args:
+            selector: shape of the selection network.
+            batch_size: b, picks per step.
+            advantage: a name in `learners.advantages.ADVANTAGES`.
+            advantage_decay: of the moving-average baseline.
+            advantage_clip: largest magnitude of an advantage ("ema" only); 0 for none.
+            weight_average: decay per iteration of the averaged weights that are exported.
+        """
+        super().training(**kwargs)
+        given = locals()
+        for name in ("selector", "batch_size", "advantage", "advantage_decay", "advantage_clip", "weight_average"):
+            if given[name] is not NotProvided:
+                setattr(self, name, given[name])
+        return self
+
+    @override(AlgorithmConfig)
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(
+            module_class=SelectorModule,
+            model_config={"selector": self.selector, "batch_size": self.batch_size},
+        )
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type:
+        return ReinforceLearner
+
+
+class ReinforceLearner(TorchLearner):
+    """Loss -mean(A log pi(batch)), the log-probability replayed pick by pick."""
+
+    @override(TorchLearner)
+    def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
+        logp = fwd_out[Columns.ACTION_LOGP]
+        return -(logp * batch[Columns.ADVANTAGES]).mean()
+
+
+class Reinforce(Algorithm):
+    """Policy gradient on whole episodes.
+
+    Beside RLlib's own state it keeps that of the advantages and the averaged weights; both live on the driver, so
+    they are one thing however many learners there are.
+    """
+
+    @override(Algorithm)
+    def setup(self, config: AlgorithmConfig) -> None:
+        super().setup(config)
+        self.advantages = ADVANTAGES[self.config.advantage](self.config.advantage_decay, self.config.advantage_clip)
+        self.averaged: dict[str, np.ndarray] = self._weights()
+        self._updates = 0
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> ReinforceConfig:
+        return ReinforceConfig()
+
+    @override(Algorithm)
+    def training_step(self) -> None:
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes, runner_results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+        if not episodes:  # every runner has failed; RLlib is bringing them back
+            return
+        self.metrics.aggregate(runner_results, key=ENV_RUNNER_RESULTS)
+        self._add_advantages(episodes)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+            results = self.learner_group.update(
+                episodes=episodes, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}
+            )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group, inference_only=True
+            )
+        self._average_weights()
+
+    def _add_advantages(self, episodes: list[SingleAgentEpisode]) -> None:
+        """Write advantages into the episodes and this iteration's figures into the metrics."""
+        rewards = np.stack([np.asarray(e.get_rewards()) for e in episodes])
+        infos = [e.get_infos() for e in episodes]  # T + 1 each, the first from the reset
+        source = np.array([i[0]["source"] for i in infos], np.int64)
+        start = np.array([i[0]["start"] for i in infos], np.int64)
+        group = np.unique(np.stack([source, start], 1), axis=0, return_inverse=True)[1].reshape(-1)
+        advantages = self.advantages(rewards, group, source)
+        for episode, row in zip(episodes, advantages.astype(np.float32), strict=True):
+            # The learner recomputes log-probabilities, so those of the draw need not travel.
+            episode.extra_model_outputs.pop(Columns.ACTION_LOGP, None)
+            episode.extra_model_outputs[Columns.ADVANTAGES] = InfiniteLookbackBuffer(data=row)
+        self._log(episodes, infos, rewards)
+
+    def _log(self, episodes: list[SingleAgentEpisode], infos: list[list[dict]], rewards: np.ndarray) -> None:
+        """Means over the rounds of all episodes, by the names of the environment's infos."""
+        sums: dict[str, list[float]] = defaultdict(list)
+        for rounds in infos:
+            for info in rounds[1:]:
+                for name, value in info.items():
+                    if name not in ("start", "source"):
+                        sums[name].append(float(value))
+        for name, values in sums.items():
+            self.metrics.log_value((RESULTS, name), float(np.mean(values)), window=1)
+        self.metrics.log_value((RESULTS, "return"), float(rewards.sum(1).mean()), window=1)
+        self.metrics.log_value((RESULTS, "episodes"), len(episodes), window=1)
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        state = self.learner_group.get_weights()
+        module = next(iter(state.values()))
+        return {k.removeprefix("selector."): np.asarray(v, np.float32).copy() for k, v in module.items()}
+
+    def _average_weights(self) -> None:
+        self._updates += 1
+        # Early on the plain mean is better than an average that remembers the start.
+        decay = min(self.config.weight_average, 1.0 - 1.0 / (self._updates + 1))
+        for name, value in self._weights().items():
+            self.averaged[name] = decay * self.averaged[name] + (1.0 - decay) * value
+
+    def averaged_state(self) -> dict[str, torch.Tensor]:
+        """State dict of a `Selector` with the averaged weights."""
+        return {name: torch.from_numpy(value.copy()) for name, value in self.averaged.items()}
+
+    @override(Algorithm)
+    def get_state(self, components=None, *, not_components=None, **kwargs) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(RESULTS, components, not_components):
+            state[RESULTS] = {
+                "advantages": self.advantages.get_state(),
+                "averaged": self.averaged,
+                "updates": self._updates,
+            }
+        return state
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if RESULTS in state:
+            self.advantages.set_state(state[RESULTS]["advantages"])
+            self.averaged = state[RESULTS]["averaged"]
+            self._updates = state[RESULTS]["updates"]

@@ -1,0 +1,123 @@
+"""The folder of a training run: what is written when, so that a kill at any moment leaves something whole.
+
+    config.yaml             every setting, resolved
+    policy/                 the exported policy, renewed after each iteration
+    checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
+    history.jsonl           figures of each iteration
+    baseline_curves.npz     paired baselines, [sources, starts, T + 1] each
+    tensorboard/            events
+    learning_curve.png      at the end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from envs.errors import ConfigError
+
+KEPT_CHECKPOINTS = 3
+
+
+class RunFolder:
+    """Paths and atomic writes of one run.
+
+    Args:
+        root: the folder; created by `open_new`.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.config = self.root / "config.yaml"
+        self.policy = self.root / "policy"
+        self.checkpoints = self.root / "checkpoints"
+        self.history = self.root / "history.jsonl"
+        self.curves = self.root / "baseline_curves.npz"
+        self.tensorboard = self.root / "tensorboard"
+        self.picture = self.root / "learning_curve.png"
+        self._lock: FileLock | None = None
+
+    def lock(self) -> None:
+        """Keep a second run out of the folder for as long as this process lives."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.root / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"{self.root} is in use by another training run; wait for it or choose another --out.") from None
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def is_run(self) -> bool:
+        """Whether a run has begun here."""
+        return self.config.is_file()
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a file whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+    def save_curves(self, curves: dict[str, np.ndarray]) -> None:
+        """Store the baselines' curves."""
+        temporary = self.curves.with_suffix(".tmp.npz")
+        np.savez(temporary, **curves)
+        temporary.replace(self.curves)
+
+    def save_checkpoint(self, iteration: int, save: Callable[[str], Any]) -> Path:
+        """Let `save(folder)` write a checkpoint aside, then give it its name; prune the oldest."""
+        aside = self.checkpoints / f".unfinished-{iteration:06d}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save(str(aside.absolute()))
+        final = self.checkpoints / f"{iteration:06d}"
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+        for old in self.finished_checkpoints()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def finished_checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted(p for p in self.checkpoints.iterdir() if p.name.isdigit())
+
+    def append_history(self, row: dict[str, Any]) -> None:
+        """Add an iteration's figures."""
+        with self.history.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def read_history(self, until: int | None = None) -> list[dict[str, Any]]:
+        """Figures by iteration, up to and with `until`; a line that a kill cut short is left out."""
+        if not self.history.is_file():
+            return []
+        rows = []
+        for line in self.history.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if until is None or row["iteration"] <= until:
+                rows.append(row)
+        return rows
+
+    def truncate_history(self, until: int) -> list[dict[str, Any]]:
+        """Forget iterations after `until`: they will be played again."""
+        rows = self.read_history(until)
+        self.write_text(self.history, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows

@@ -1,0 +1,33 @@
+"""Ray, started quietly and stopped by whoever started it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+# One thread per process: several processes share the cores, and threads on top of them only wait for each other.
+WORKER_ENV = {"OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def local_ray(num_cpus: int | None = None) -> Iterator[None]:
+    """A running Ray: the one that is there, or one of our own for the time of the block."""
+    for name in ("ray.rllib", "ray.tune", "ray._common.deprecation"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": WORKER_ENV},
+        )
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()

@@ -1,0 +1,211 @@
+"""Settings: typed dataclasses, a YAML file and command-line flags over them, and clear words about mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from envs.candidates import CandidateConfig
+from envs.errors import ConfigError, nearest
+from envs.lockstep import ProtocolConfig
+from envs.multimodal_al import EnvConfig
+from envs.rewards import RewardConfig
+from envs.task_model import TaskModelConfig
+from learners.advantages import ADVANTAGES
+from policies.selector import SelectorConfig
+
+PRESETS = Path(__file__).parent / "presets"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How weights follow from episodes."""
+
+    advantage: str = "group"  # group: return-to-go minus the group's mean; ema: one-step minus a moving average
+    iterations: int = 40  # at most; `minutes` may end training earlier
+    groups: int = 6  # S, starts per iteration, over all environment runners
+    copies: int = 16  # G, episodes per start
+    learning_rate: float = 0.08  # of Adam
+    gradient_clip: float = 1.0  # global norm
+    weight_average: float = 0.9  # decay per iteration of the averaged weights that are exported
+    advantage_decay: float = 0.9  # ema: share of the moving average that survives an iteration
+    advantage_clip: float = 0.0  # ema: largest magnitude of an advantage; 0 for none
+
+    def __post_init__(self) -> None:
+        if self.advantage not in ADVANTAGES:
+            raise ConfigError(
+                f"learner.advantage is {self.advantage!r}.{nearest(self.advantage, ADVANTAGES)} "
+                f"It must be one of {', '.join(ADVANTAGES)}."
+            )
+        for name in ("iterations", "groups", "copies"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.advantage == "group" and self.copies < 2:
+            raise ConfigError("learner.copies is 1; advantage 'group' compares copies, so it needs at least 2.")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learner.learning_rate is {self.learning_rate}; it must be above 0.")
+        for name in ("weight_average", "advantage_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class ResourceConfig:
+    """What a run may occupy."""
+
+    num_env_runners: int = 2  # processes that play episodes; 0 plays them in the driver
+    num_gpus_per_env_runner: float = 0.0
+    num_learners: int = 0  # 0: the driver learns
+    num_gpus_per_learner: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if getattr(self, f.name) < 0:
+                raise ConfigError(f"resources.{f.name} is {getattr(self, f.name)}; it cannot be negative.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run."""
+
+    datasets: tuple[str, ...] = ("emoji",)  # names or paths
+    seed: int = 0
+    minutes: float = 10.0  # training ends after the iteration in which they run out
+    preset: str = "default"
+    starts: int = 64  # distinct episode starts per data set
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    model: TaskModelConfig = field(default_factory=TaskModelConfig)
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    policy: SelectorConfig = field(default_factory=SelectorConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise ConfigError(f"minutes is {self.minutes}; it must be above 0.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; it cannot be negative.")
+        if self.candidates.per_pick < 1:
+            raise ConfigError(f"candidates.per_pick is {self.candidates.per_pick}; it must be at least 1.")
+        runners = max(self.resources.num_env_runners, 1)
+        if self.learner.groups % runners:
+            raise ConfigError(
+                f"learner.groups is {self.learner.groups}, which {runners} environment runners cannot share evenly; "
+                f"choose a multiple of {runners}."
+            )
+
+    def env(self) -> EnvConfig:
+        """The environment that this run trains on."""
+        return EnvConfig(
+            datasets=self.datasets,
+            protocol=self.protocol,
+            model=self.model,
+            candidates=self.candidates,
+            reward=self.reward,
+            features=self.policy.features,
+            starts=self.starts,
+            copies=self.learner.copies,
+            seed=self.seed,
+            device="auto",
+        )
+
+
+def build(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """A settings dataclass from a nested mapping.
+
+    Raises:
+        ConfigError: at an unknown key (with the nearest valid one) or a value of the wrong type, by its full name.
+    """
+    _refuse_unknown(cls, settings, "")
+    try:
+        return TypeAdapter(cls).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'The settings'} must be a mapping of names to values.")
+    hints = get_type_hints(cls)
+    for key, value in settings.items():
+        if key not in hints:
+            raise ConfigError(
+                f"Unknown setting '{prefix}{key}'.{nearest(key, hints)} Valid here: {', '.join(hints)}."
+            )
+        if is_dataclass(hints[key]):
+            _refuse_unknown(hints[key], value, f"{prefix}{key}.")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Raises:
+        ConfigError: where the file cannot be read or is no mapping.
+    """
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read settings from {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded or {}, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(loaded).__name__}.")
+    return loaded or {}
+
+
+def preset_names() -> list[str]:
+    """Names that `--preset` knows."""
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset."""
+    if name not in preset_names():
+        raise ConfigError(f"Unknown preset {name!r}.{nearest(name, preset_names())} Presets: {', '.join(preset_names())}.")
+    return read_yaml(PRESETS / f"{name}.yaml") | {"preset": name}
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_overrides(assignments: list[str]) -> dict[str, Any]:
+    """`["learner.copies=8", ...]` as a nested mapping; values are read as YAML."""
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"Cannot read the setting {assignment!r}; write NAME=VALUE, as in learner.copies=8.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"Cannot read the value in {assignment!r} as YAML.") from None
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        settings = merge(settings, value)
+    return settings
+
+
+def to_yaml(config: Any) -> str:
+    """A settings dataclass as YAML that `build` reads back."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return yaml.safe_dump(plain(asdict(config)), sort_keys=False)

@@ -1,0 +1,112 @@
+"""The command line of RL-MBA: train a selection policy, compare strategies."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.errors import RLMBAError
+
+TRAIN_NOTES = """\
+settings, lowest first: the dataclasses of learners/settings.py, --preset, --config, --set, the flags above.
+examples:
+  python run.py train --dataset emoji --out runs/emoji --minutes 5
+  python run.py train --dataset my_pool.npz --out runs/mine --set reward.weakest_modality=0.3
+  python run.py train --out runs/emoji --resume"""
+COMPARE_NOTES = """\
+example:
+  python run.py compare --dataset emoji --policy runs/emoji --seeds 20 --out runs/emoji/compare"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        return args.run(args)
+    except RLMBAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,compare}")
+    raw = argparse.RawDescriptionHelpFormatter
+
+    train = commands.add_parser(
+        "train", help="train a selection policy by reinforcement learning", epilog=TRAIN_NOTES, formatter_class=raw,
+        description="Train a selection policy on simulated labelling of one or more labelled data sets.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    train.add_argument("--dataset", metavar="NAME|PATH[,...]", help="emoji, watch, digits, synthetic[:...], a pool folder or .npz")
+    train.add_argument("--out", required=True, metavar="DIR", help="run folder: settings, policy, checkpoints, TensorBoard")
+    train.add_argument("--preset", metavar="NAME", help="default, or paper: RL-MBA as published")
+    train.add_argument("--minutes", type=float, metavar="M", help="stop after the iteration in which they run out (10)")
+    train.add_argument("--seed", type=int, metavar="S", help="decides starts and draws (0)")
+    train.add_argument("--num-env-runners", type=int, metavar="N", help="processes that play episodes (2)")
+    train.add_argument("--num-gpus-per-env-runner", type=float, metavar="G", help="GPU share of each (0)")
+    train.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in learner.copies=8; repeatable")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.set_defaults(run=_train)
+
+    compare = commands.add_parser(
+        "compare", help="compare strategies on rows that training never saw", epilog=COMPARE_NOTES, formatter_class=raw,
+        description="Play strategies against each other, paired by seed, and write tables and pictures.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    compare.add_argument("--dataset", required=True, metavar="NAME|PATH", help="as for train")
+    compare.add_argument("--policy", action="append", default=[], metavar="[NAME=]DIR|FILE", help="run or policy folder; the first is called 'learned'; repeatable")
+    compare.add_argument("--seeds", type=int, default=20, metavar="N", help="paired repetitions (20)")
+    compare.add_argument("--out", required=True, metavar="DIR", help="folder for summary.json, rounds.parquet, table.md, curves.png")
+    compare.add_argument("--strategies", metavar="A,B,...", help="default: random,margin,entropy,badge,hand_tuned")
+    compare.add_argument("--workers", type=int, default=2, metavar="N", help="processes (2)")
+    compare.add_argument("--config", metavar="FILE", help="YAML file with the sections protocol and model")
+    compare.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in protocol.rounds=5; repeatable")
+    compare.set_defaults(run=_compare)
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    # Imported here: --help and mistakes in a flag should not wait for torch and ray.
+    from learners.settings import TrainConfig, build, merge, parse_overrides, read_preset, read_yaml
+    from learners.training import train
+
+    settings: dict[str, Any] = read_preset(args.preset) if args.preset else {}
+    if args.config:
+        settings = merge(settings, read_yaml(args.config))
+    settings = merge(settings, parse_overrides(args.set))
+    flags = {
+        "datasets": args.dataset.split(",") if args.dataset else None,
+        "minutes": args.minutes,
+        "seed": args.seed,
+    }
+    resources = {
+        "num_env_runners": args.num_env_runners,
+        "num_gpus_per_env_runner": args.num_gpus_per_env_runner,
+    }
+    settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
+    settings = merge(settings, {"resources": {k: v for k, v in resources.items() if v is not None}})
+    policy = train(build(TrainConfig, settings), args.out, resume=args.resume)
+    run = Path(args.out)
+    print(f"policy          {policy}")
+    print(f"learning curve  {run / 'learning_curve.png'}")
+    print(f"TensorBoard     tensorboard --logdir {run / 'tensorboard'}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from evaluation.command import compare_from_flags
+
+    return compare_from_flags(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Intervals, the sign-flip test, Holm's correction and the area under the curve."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from evaluation.statistics import (
+    LEAST_SEEDS,
+    _p_by_convolution,
+    aulc,
+    compare_pairs,
+    holm,
+    interval,
+    sign_flip_p,
+)
+
+# Whole numbers of thousandths, as differences of accuracies are: ties are common.
+thousandths = st.integers(-200, 200).map(lambda k: k / 1000)
+differences = st.lists(thousandths, min_size=1, max_size=10).map(np.array)
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+def brute_force(d: np.ndarray) -> float:
+    """Every sign pattern, in whole thousandths."""
+    steps = np.rint(1000 * d).astype(int)
+    sums = np.array(list(product((-1, 1), repeat=len(d)))) @ steps
+    return float((np.abs(sums) >= abs(steps.sum())).mean())
+
+
+@given(differences)
+@settings(max_examples=80, deadline=None)
+def test_sign_flip_counts_every_pattern(d: np.ndarray) -> None:
+    assert sign_flip_p(d) == pytest.approx(brute_force(d), abs=1e-12)
+
+
+@given(st.lists(thousandths, min_size=1, max_size=24).map(np.array), st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_sign_flip_knows_neither_order_nor_side_nor_unit(d: np.ndarray, random) -> None:
+    shuffled = np.array(random.sample(list(d), len(d)))
+    p = sign_flip_p(d)
+    assert 2.0 ** (1 - len(d)) <= p <= 1
+    assert sign_flip_p(-d) == p
+    assert sign_flip_p(shuffled) == pytest.approx(p, abs=1e-12)
+    assert sign_flip_p(100 * d) == pytest.approx(p, abs=1e-12)
+
+
+@given(st.lists(thousandths, min_size=12, max_size=16).map(np.array))
+@settings(max_examples=20, deadline=None)
+def test_convolution_agrees_with_enumeration(d: np.ndarray) -> None:
+    d = d[d != 0]
+    if abs(d.sum()) < 1e-9:
+        return
+    counted = _p_by_convolution(np.abs(d), abs(float(d.sum())) * (1 - 1e-9))
+    # Rounding may put patterns near the threshold on its other side.
+    assert counted == pytest.approx(sign_flip_p(d), abs=0.02)
+
+
+def test_many_pairs() -> None:
+    rng = np.random.default_rng(0)
+    null, shifted = rng.normal(0, 1, 60), rng.normal(0.5, 1, 60)
+    assert sign_flip_p(null) == pytest.approx(stats.ttest_1samp(null, 0).pvalue, abs=0.01)
+    assert sign_flip_p(shifted) == pytest.approx(stats.ttest_1samp(shifted, 0).pvalue, abs=0.003)
+
+
+@pytest.mark.parametrize("n", [1, 6, 20, 50])
+def test_no_difference_at_all(n: int) -> None:
+    assert sign_flip_p(np.zeros(n)) == 1.0
+
+
+def test_the_least_p_of_twenty_seeds() -> None:
+    assert sign_flip_p(np.linspace(0.01, 0.02, 20)) == 2 / 2**20
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30).map(np.array))
+def test_interval_contains_the_mean(values: np.ndarray) -> None:
+    low, high = interval(values)
+    assert low <= values.mean() <= high
+
+
+def test_interval_is_students() -> None:
+    values = np.array([0.7, 0.8, 0.75, 0.9])
+    expected = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    assert interval(values) == pytest.approx(list(expected))
+    assert interval(np.array([0.5])) is None
+    assert interval(np.full(4, 0.1)) == [pytest.approx(0.1)] * 2
+
+
+@given(p_values)
+def test_holm_is_monotone_and_never_below_p(p: list[float]) -> None:
+    adjusted = holm(p)
+    assert all(p_ <= a <= 1 for p_, a in zip(p, adjusted, strict=True))
+    by_p = [adjusted[i] for i in np.argsort(p, kind="stable")]
+    assert by_p == sorted(by_p)
+    assert adjusted[int(np.argmin(p))] == min(1.0, len(p) * min(p))
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([]) == []
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 12))
+def test_area_of_a_constant_curve(level: float, before: float, rounds: int) -> None:
+    curves = np.full((3, rounds + 1), level)
+    curves[:, 0] = before  # all strategies share round 0: it does not count
+    assert aulc(curves) == pytest.approx(np.full(3, level))
+
+
+def test_verdicts() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 0.01, 12)
+    result = compare_pairs({"up": noise + 0.05, "down": noise - 0.05, "none": noise - noise.mean()})
+    assert [result[k]["verdict"] for k in result] == ["better", "worse", "no difference shown"]
+    assert all(set(r) == {"mean", "ci95", "p", "p_holm", "verdict"} for r in result.values())
+
+
+def test_too_few_seeds_are_inconclusive() -> None:
+    row = compare_pairs({"a": np.full(LEAST_SEEDS - 1, 0.1)})["a"]
+    assert (row["p"], row["p_holm"], row["verdict"]) == (None, None, "inconclusive")
+    assert compare_pairs({"a": np.full(LEAST_SEEDS, 0.1)})["a"]["verdict"] == "better"
+    assert compare_pairs({"a": np.array([0.1])})["a"]["ci95"] is None
