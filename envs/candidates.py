@@ -251,12 +251,24 @@ def offer(
 
 def rank_normalise(values: Tensor) -> Tensor:
     """Ranks along the last axis, mapped to [-1, 1]; ties share their mean rank, a constant becomes 0."""
-    values = values.contiguous()
-    ordered = values.sort(-1).values
-    low = torch.searchsorted(ordered, values, right=False)
-    high = torch.searchsorted(ordered, values, right=True)
-    last = max(values.shape[-1] - 1, 1)
-    return (low + high - 1).to(values.dtype).div_(last).sub_((values.shape[-1] - 1) / last)
+    count = values.shape[-1]
+    ordered, order = values.sort(-1)
+    rank = torch.arange(count, device=values.device, dtype=values.dtype).expand_as(values).contiguous()
+    begins = ordered[..., 1:] != ordered[..., :-1]
+    tied = (~begins).any(-1)  # few features have ties
+    if bool(tied.any()):
+        rank[tied] = _mean_rank_of_runs(begins[tied])
+    rank.sub_((count - 1) / 2).mul_(2.0 / max(count - 1, 1))
+    return torch.empty_like(values).scatter_(-1, order, rank)
+
+
+def _mean_rank_of_runs(begins: Tensor) -> Tensor:
+    """Mean position of the run that each position lies in, [n, K]; `begins` [n, K - 1]: a run begins behind it."""
+    run = torch.nn.functional.pad(begins.long().cumsum(-1), (1, 0))  # [n, K] number of the run
+    index = torch.arange(run.shape[-1], device=run.device, dtype=torch.float32).expand(run.shape)
+    size = torch.zeros(run.shape, device=run.device).scatter_add_(-1, run, torch.ones_like(index))
+    total = torch.zeros(run.shape, device=run.device).scatter_add_(-1, run, index)
+    return (total / size.clamp_min(1.0)).gather(-1, run)
 
 
 def _state(round_: Round, view: _View) -> Tensor:

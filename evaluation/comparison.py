@@ -119,9 +119,9 @@ def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None
     data = prepare(pool, parts.evaluation, parts.test, config.model.projection_dim)
     choosers: dict[str, Strategy] = {name: e.chooser for name, e in entrants.items()}
     choosers |= {name: get_strategy(name) for name in config.strategies}
+    facts = _provenance(config, pool, entrants, notes)
     runs = _play_all(config, to_arrays(data), chunks, choosers, progress)
     check_pairing(runs)
-    facts = _provenance(config, pool, entrants, notes)
     facts["pairing"] = dict(zip(map(str, seeds), runs[config.names[0]].starts.tolist(), strict=True))
     facts["seconds_total"] = round(time.perf_counter() - began, 2)
     labels_used = next((e.card.labels_used for e in entrants.values()), None)

@@ -1,0 +1,36 @@
+# Everything runs in .venv, which `make install` creates.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS := 1
+
+.PHONY: install demo test test-slow check bench clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# Train on emoji for three minutes, then compare on rows and seeds that training never saw.
+demo: install
+	rm -rf runs/demo
+	$(BIN)/python run.py train --dataset emoji --out runs/demo --minutes 3
+	$(BIN)/python run.py compare --dataset emoji --policy runs/demo --seeds 20 --out runs/demo/compare
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: install
+	$(BIN)/python -m benchmarks.throughput
+
+clean:
+	rm -rf runs .pytest_cache .hypothesis .ruff_cache
