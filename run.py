@@ -45,15 +45,25 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a selection policy on simulated labelling of one or more labelled data sets.",
         allow_abbrev=False,
     )  # fmt: skip
-    train.add_argument("--dataset", metavar="NAME|PATH[,...]", help="emoji, watch, digits, synthetic[:...], a pool folder or .npz")
-    train.add_argument("--out", required=True, metavar="DIR", help="run folder: settings, policy, checkpoints, TensorBoard")
+    train.add_argument(
+        "--dataset", metavar="NAME|PATH[,...]", help="emoji, watch, digits, synthetic[:...], a pool folder or .npz"
+    )
+    train.add_argument(
+        "--out", required=True, metavar="DIR", help="run folder: settings, policy, checkpoints, TensorBoard"
+    )
     train.add_argument("--preset", metavar="NAME", help="default, or paper: RL-MBA as published")
     train.add_argument("--minutes", type=float, metavar="M", help="stop after the iteration in which they run out (10)")
     train.add_argument("--seed", type=int, metavar="S", help="decides starts and draws (0)")
     train.add_argument("--num-env-runners", type=int, metavar="N", help="processes that play episodes (2)")
     train.add_argument("--num-gpus-per-env-runner", type=float, metavar="G", help="GPU share of each (0)")
     train.add_argument("--config", metavar="FILE", help="YAML file of settings")
-    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in learner.copies=8; repeatable")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one setting, as in learner.copies=8; repeatable",
+    )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=_train)
 
@@ -63,19 +73,34 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )  # fmt: skip
     compare.add_argument("--dataset", required=True, metavar="NAME|PATH", help="as for train")
-    compare.add_argument("--policy", action="append", default=[], metavar="[NAME=]DIR|FILE", help="run or policy folder; the first is called 'learned'; repeatable")
+    compare.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR|FILE",
+        help="run or policy folder; the first is called 'learned'; repeatable",
+    )
     compare.add_argument("--seeds", type=int, default=20, metavar="N", help="paired repetitions (20)")
-    compare.add_argument("--out", required=True, metavar="DIR", help="folder for summary.json, rounds.parquet, table.md, curves.png")
+    compare.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for summary.json, rounds.parquet, table.md, curves.png"
+    )
     compare.add_argument("--strategies", metavar="A,B,...", help="default: random,margin,entropy,badge,hand_tuned")
     compare.add_argument("--workers", type=int, default=2, metavar="N", help="processes (2)")
     compare.add_argument("--config", metavar="FILE", help="YAML file with the sections protocol and model")
-    compare.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in protocol.rounds=5; repeatable")
+    compare.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one setting, as in protocol.rounds=5; repeatable",
+    )
     compare.set_defaults(run=_compare)
     return parser
 
 
 def _train(args: argparse.Namespace) -> int:
     # Imported here: --help and mistakes in a flag should not wait for torch and ray.
+    from envs.sources import split_names
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_preset, read_yaml
     from learners.training import train
 
@@ -84,7 +109,7 @@ def _train(args: argparse.Namespace) -> int:
         settings = merge(settings, read_yaml(args.config))
     settings = merge(settings, parse_overrides(args.set))
     flags = {
-        "datasets": args.dataset.split(",") if args.dataset else None,
+        "datasets": split_names(args.dataset) if args.dataset else None,
         "minutes": args.minutes,
         "seed": args.seed,
     }
@@ -103,9 +128,37 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from evaluation.command import compare_from_flags
+    from evaluation.comparison import CompareConfig, compare
+    from evaluation.report import text_table
+    from learners.settings import build, merge, parse_overrides, read_yaml
 
-    return compare_from_flags(args)
+    settings = read_yaml(args.config) if args.config else {}
+    settings = merge(settings, parse_overrides(args.set))
+    flags = {
+        "dataset": args.dataset,
+        "seeds": args.seeds,
+        "strategies": args.strategies.split(",") if args.strategies else None,
+        "policies": _named_policies(args.policy),
+        "workers": args.workers,
+    }
+    settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
+    summary = compare(build(CompareConfig, settings), args.out)
+    out = Path(args.out)
+    print(text_table(summary))
+    for what, name in (("curves", "curves.png"), ("table", "table.md"), ("raw rounds", "rounds.parquet")):
+        print(f"{what:15s} {out / name}")
+    return 0
+
+
+def _named_policies(given: list[str]) -> list[tuple[str, str]]:
+    """("learned", path) for the first policy without a name, the folder's name for later ones."""
+    named = []
+    for number, text in enumerate(given):
+        name, equals, path = text.partition("=")
+        if not equals or "/" in name:
+            name, path = "learned" if number == 0 else Path(text).resolve().name, text
+        named.append((name, path))
+    return named
 
 
 if __name__ == "__main__":

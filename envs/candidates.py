@@ -175,9 +175,7 @@ class _View:
 
     @cached_property
     def gradient_sketch(self) -> Tensor:  # [E, GRADIENT_SKETCH, K]
-        error = self.probabilities.scatter_add(
-            1, self.top[1][:, None], torch.full_like(self.top[0], -1.0)[:, None]
-        )
+        error = self.probabilities.scatter_add(1, self.top[1][:, None], torch.full_like(self.top[0], -1.0)[:, None])
         z = self.outputs.embedding()
         signs_a, signs_z = _sign_projections(error.shape[1], z.shape[1], str(z.device))
         return torch.matmul(signs_a, error).mul_(torch.matmul(signs_z, z)).mul_(GRADIENT_SKETCH**-0.5)

@@ -197,9 +197,7 @@ class Lockstep:
             available=available,
             labelled=labelled,
             labels=torch.take_along_dim(per_episode_view(self._labels, episodes), labelled, 1),
-            weights=contribution_weights(
-                validation.delta, self.protocol.amcb_temperature, self.protocol.amcb_floor
-            ),
+            weights=contribution_weights(validation.delta, self.protocol.amcb_temperature, self.protocol.amcb_floor),
             validation=validation,
         )
         return self.round

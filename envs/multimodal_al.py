@@ -14,9 +14,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.candidates import (
     DEFAULT_FEATURES,
-    GRADIENT_SKETCH,
-    HIDDEN_SKETCH,
-    STATE_NAMES,
     CandidateConfig,
     Candidates,
     check_features,
@@ -24,6 +21,7 @@ from envs.candidates import (
 )
 from envs.errors import ConfigError
 from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
+from envs.observation import observation_space
 from envs.pool import Pool
 from envs.preparation import prepare
 from envs.rewards import Outcome, RewardConfig, reward
@@ -84,26 +82,6 @@ class Source:
         return self._drawn[index]
 
 
-def single_observation_space(config: EnvConfig) -> spaces.Dict:
-    """One episode's observation: K candidates (see `envs.candidates.Candidates`) and the state."""
-    k = config.candidates.per_pick * config.protocol.batch_size
-
-    def half(*shape: int) -> spaces.Box:
-        return spaces.Box(-np.inf, np.inf, shape, np.float16)
-
-    return spaces.Dict(
-        {
-            "features": half(k, len(config.features)),
-            "gradient": half(k, GRADIENT_SKETCH),
-            "hidden": half(k, HIDDEN_SKETCH),
-            "labelled_distance": half(k),
-            "predicted": spaces.Box(0, np.iinfo(np.int16).max, (k,), np.int16),
-            "valid": spaces.Box(0, 1, (k,), np.int8),
-            "state": spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32),
-        }
-    )
-
-
 class VectorMultimodalALEnv(VectorEnv):
     """E episodes in lockstep.
 
@@ -151,11 +129,11 @@ class VectorMultimodalALEnv(VectorEnv):
         for name, curves in self._curves.items():
             if curves.shape != shape:
                 raise ConfigError(f"baseline_curves[{name!r}] has shape {curves.shape}; expected {shape}.")
-        self.single_observation_space = single_observation_space(self.config)
-        self.single_action_space = spaces.MultiDiscrete(
-            [self.config.candidates.per_pick * self.config.protocol.batch_size] * self.config.protocol.batch_size
-        )
-        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        batch = self.config.protocol.batch_size
+        slots = self.config.candidates.per_pick * batch
+        self.single_observation_space = observation_space(slots, len(self.config.features))
+        self.observation_space = observation_space(slots, len(self.config.features), num_envs)
+        self.single_action_space = spaces.MultiDiscrete([slots] * batch)
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
         self._rng = np.random.default_rng(self.config.seed)
         self._finished = True

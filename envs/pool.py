@@ -239,9 +239,7 @@ def _write(pool: Pool, folder: Path) -> None:
         "schema_version": SCHEMA_VERSION,
         "name": pool.name,
         "num_samples": pool.num_samples,
-        "modalities": [
-            {"name": m, "dim": x.shape[1], "dtype": x.dtype.name} for m, x in pool.features.items()
-        ],
+        "modalities": [{"name": m, "dim": x.shape[1], "dtype": x.dtype.name} for m, x in pool.features.items()],
         "class_names": list(pool.class_names),
         "licence": pool.licence,
         "source": pool.source,
@@ -348,9 +346,7 @@ def _load_npz(file: Path) -> Pool:
     )
 
 
-def _decode_labels(
-    y: np.ndarray, class_names: np.ndarray | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _decode_labels(y: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return labels int64 [N] and the class names, from numbers or strings."""
     if y.ndim != 1 or y.dtype.kind not in "iufU":
         raise DataError(f"y must be numbers or strings [N] but is {y.dtype} {list(y.shape)}.")

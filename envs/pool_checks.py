@@ -33,9 +33,7 @@ def blocks(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def check_modality_name(modality: str) -> None:
     """Refuse names that cannot be file names (they become ``features/<modality>.npy``)."""
     if not _MODALITY_NAME.fullmatch(modality):
-        raise DataError(
-            f"Modality name '{modality}' cannot be a file name; use letters, digits, _, . and -."
-        )
+        raise DataError(f"Modality name '{modality}' cannot be a file name; use letters, digits, _, . and -.")
 
 
 def check_matrix(modality: str, x: np.ndarray) -> None:
@@ -142,7 +140,5 @@ def checked_split(split: np.ndarray, ids: np.ndarray) -> np.ndarray:
     wrong = ~np.isin(split, (TRAIN, VALIDATION, TEST))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise DataError(
-            f"{at(row, ids)} has split {split[row]!s}; use 0 (train), 1 (validation) or 2 (test)."
-        )
+        raise DataError(f"{at(row, ids)} has split {split[row]!s}; use 0 (train), 1 (validation) or 2 (test).")
     return split.astype(np.int8)

@@ -143,8 +143,7 @@ def _require_rows(pool: Pool, roles: Mapping[str, np.ndarray]) -> None:
     for role, rows in roles.items():
         if len(rows) == 0:
             raise DataError(
-                f"Pool '{pool.name}' has too few labelled {unit}: none is left for {role}; add "
-                f"labelled {unit}."
+                f"Pool '{pool.name}' has too few labelled {unit}: none is left for {role}; add labelled {unit}."
             )
 
 

@@ -73,9 +73,7 @@ class Parameters:
         return Parameters(*(function(getattr(self, f.name)) for f in fields(self)))
 
 
-def initial_parameters(
-    seeds: list[int], modalities: int, dim: int, classes: int, hidden: int
-) -> Parameters:
+def initial_parameters(seeds: list[int], modalities: int, dim: int, classes: int, hidden: int) -> Parameters:
     """He-initialised parameters, drawn per seed so that an episode's do not depend on its neighbours."""
     encoder, modality, multimodal = [], [], []
     for seed in seeds:
@@ -177,9 +175,7 @@ def _fit_block(
     initial = [getattr(parameters, f.name) for f in fields(parameters)]
     flat = torch.cat([p.flatten() for p in initial])
     flat.grad = torch.empty_like(flat)
-    optimiser = torch.optim.AdamW(
-        [flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimiser = torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     tensors, gradients = _views(flat, initial), _views(flat.grad, initial)
     w, a, b = tensors[0].flatten(0, 1), tensors[1].flatten(0, 1), tensors[2]
     dw, da, db = gradients[0].flatten(0, 1), gradients[1].flatten(0, 1), gradients[2]
@@ -231,9 +227,7 @@ def _views(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
     return [part.view(p.shape) for part, p in zip(parts, like, strict=True)]
 
 
-def _minibatches(
-    count: int, config: TaskModelConfig, seeds: list[int] | None, device: torch.device
-) -> Tensor | None:
+def _minibatches(count: int, config: TaskModelConfig, seeds: list[int] | None, device: torch.device) -> Tensor | None:
     """Row numbers [steps, E, minibatch], or None where every step takes all the labelled rows."""
     if count <= config.minibatch:
         return None
@@ -252,9 +246,7 @@ def _cross_entropy_gradient_(logits: Tensor, target: Tensor, watched: bool) -> T
     return loss
 
 
-def _evidential_gradient_(
-    logits: Tensor, target: Tensor, present: Tensor | None, watched: bool
-) -> Tensor | None:
+def _evidential_gradient_(logits: Tensor, target: Tensor, present: Tensor | None, watched: bool) -> Tensor | None:
     """Replace logits [E, M, C, n] by the gradient of sum_m mean_rows(log alpha_0 - log alpha_y).
 
     The mean runs over the rows that have the modality. Returns the loss [E] if `watched`.

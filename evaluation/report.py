@@ -195,9 +195,9 @@ def _cells(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _caption(summary: dict[str, Any]) -> list[str]:
     p = summary["protocol"]
+    labels = f"{p['initial_labels']} + {p['rounds']} x {p['batch_size']} = {summary['budget']} labels"
     lines = [
-        f"{summary['dataset']}, {summary['seeds']} paired seeds, {p['initial_labels']} + {p['rounds']} x "
-        f"{p['batch_size']} = {summary['budget']} labels; points of 100, 95 % intervals.",
+        f"{summary['dataset']}, {summary['seeds']} paired seeds, {labels}; points of 100, 95 % intervals.",
         "AULC: mean test accuracy over the rounds after the first; weakest: the modality whose own head is",
         "least accurate; ms/round: selection, with the inference that it needs, per episode.",
         "p: exact paired sign-flip test, two-sided, corrected by Holm.",

@@ -1,12 +1,12 @@
 """The folder of a training run: what is written when, so that a kill at any moment leaves something whole.
 
-    config.yaml             every setting, resolved
-    policy/                 the exported policy, renewed after each iteration
-    checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
-    history.jsonl           figures of each iteration
-    baseline_curves.npz     paired baselines, [sources, starts, T + 1] each
-    tensorboard/            events
-    learning_curve.png      at the end
+config.yaml             every setting, resolved
+policy/                 the exported policy, renewed after each iteration
+checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
+history.jsonl           figures of each iteration
+baseline_curves.npz     paired baselines, [sources, starts, T + 1] each
+tensorboard/            events
+learning_curve.png      at the end
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ConfigError(f"{self.root} is in use by another training run; wait for it or choose another --out.") from None
+            raise ConfigError(
+                f"{self.root} is in use by another training run; wait for it or choose another --out."
+            ) from None
 
     def release(self) -> None:
         """Let others in."""

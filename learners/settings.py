@@ -138,9 +138,7 @@ def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
     hints = get_type_hints(cls)
     for key, value in settings.items():
         if key not in hints:
-            raise ConfigError(
-                f"Unknown setting '{prefix}{key}'.{nearest(key, hints)} Valid here: {', '.join(hints)}."
-            )
+            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, hints)} Valid here: {', '.join(hints)}.")
         if is_dataclass(hints[key]):
             _refuse_unknown(hints[key], value, f"{prefix}{key}.")
 
@@ -170,7 +168,9 @@ def preset_names() -> list[str]:
 def read_preset(name: str) -> dict[str, Any]:
     """The settings of a preset."""
     if name not in preset_names():
-        raise ConfigError(f"Unknown preset {name!r}.{nearest(name, preset_names())} Presets: {', '.join(preset_names())}.")
+        raise ConfigError(
+            f"Unknown preset {name!r}.{nearest(name, preset_names())} Presets: {', '.join(preset_names())}."
+        )
     return read_yaml(PRESETS / f"{name}.yaml") | {"preset": name}
 
 

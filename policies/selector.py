@@ -209,9 +209,7 @@ def find_policy(path: str | Path) -> Path:
             continue
         if (folder / WEIGHTS_FILE).is_file() and (folder / CARD_FILE).is_file():
             return folder
-    raise PolicyError(
-        f"No policy at {path}: expected {WEIGHTS_FILE} and {CARD_FILE} there or in its 'policy' folder."
-    )
+    raise PolicyError(f"No policy at {path}: expected {WEIGHTS_FILE} and {CARD_FILE} there or in its 'policy' folder.")
 
 
 def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:

@@ -214,7 +214,7 @@ def test_other_seeds_are_refused(runs: dict[str, Runs]) -> None:
     with pytest.raises(RLMBAError, match="Unpaired"):
         check_pairing(runs | {"margin": shifted})
     fewer = Runs(*(getattr(runs["margin"], f.name)[:2] for f in dataclasses.fields(Runs)))
-    with pytest.raises(RLMBAError, match="3 seeds .* 2"):
+    with pytest.raises(RLMBAError, match=r"3 seeds .* 2"):
         check_pairing(runs | {"margin": fewer})
 
 

@@ -208,9 +208,7 @@ def test_minimal_npz(tmp_path: Path) -> None:
     assert pool.present.all() and pool.ids.tolist() == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize(
-    "y", [["b", "a", "", "b", "a"], [2.0, 1.0, np.nan, 2.0, 1.0], [2, 1, -1, 2, 1]]
-)
+@pytest.mark.parametrize("y", [["b", "a", "", "b", "a"], [2.0, 1.0, np.nan, 2.0, 1.0], [2, 1, -1, 2, 1]])
 def test_npz_labels_of_every_kind(tmp_path: Path, y: list) -> None:
     np.savez(tmp_path / "a.npz", x_a=np.ones((5, 2)), y=np.array(y))
     pool = load_pool(tmp_path / "a.npz")
@@ -245,9 +243,7 @@ def test_damaged_folders_give_data_errors(tmp_path: Path, name: str, damage: str
     content = file.read_bytes()
     file.unlink()
     if damage != "remove":
-        file.write_bytes(
-            {"truncate": content[:-20], "garbage": b"\x93NUMPY{[\xff" * 9, "empty": b""}[damage]
-        )
+        file.write_bytes({"truncate": content[:-20], "garbage": b"\x93NUMPY{[\xff" * 9, "empty": b""}[damage])
     with pytest.raises(DataError, match=str(tmp_path / "pool")):
         load_pool(tmp_path / "pool")
 

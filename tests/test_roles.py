@@ -96,9 +96,7 @@ def test_roles_hold_what_they_promise(pool: Pool, seed: int) -> None:
         assert len(sizes) == 1, "sizes depend on the seed"
     if pool.split is not None:
         if (pool.split[pool.labels >= 0] == 2).any():
-            np.testing.assert_array_equal(
-                parts.test, np.flatnonzero((pool.split == 2) & (pool.labels >= 0))
-            )
+            np.testing.assert_array_equal(parts.test, np.flatnonzero((pool.split == 2) & (pool.labels >= 0)))
         for half, kind in ((parts.policy, 0), (parts.evaluation, 1)):
             marked = half[pool.split[half] == 1]
             if len(marked):

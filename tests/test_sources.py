@@ -26,9 +26,7 @@ def test_synthetic_is_repeatable_and_seeded() -> None:
 
 
 def test_synthetic_shape_and_split() -> None:
-    assert {m: x.shape for m, x in CLEAN.features.items()} == dict.fromkeys(
-        ("m0", "m1", "m2"), (1200, 6)
-    )
+    assert {m: x.shape for m, x in CLEAN.features.items()} == dict.fromkeys(("m0", "m1", "m2"), (1200, 6))
     assert CLEAN.present.all()
     np.testing.assert_array_equal(np.bincount(CLEAN.labels), [240] * 5)
     np.testing.assert_array_equal(np.bincount(CLEAN.labels[TEST]), [60] * 5)
@@ -68,9 +66,7 @@ def test_corruption_replaces_one_present_modality() -> None:
     gaps = replace(SPEC, missing=0.4)
     before, after = make_synthetic(gaps), make_synthetic(replace(gaps, corruption=0.25))
     np.testing.assert_array_equal(before.present, after.present)
-    changed = np.stack(
-        [(before.features[m] != after.features[m]).any(axis=1) for m in before.modalities], axis=1
-    )
+    changed = np.stack([(before.features[m] != after.features[m]).any(axis=1) for m in before.modalities], axis=1)
     assert (changed.sum(axis=1) == 1).sum() == round(0.25 * SPEC.samples)
     assert changed.sum() == round(0.25 * SPEC.samples)
     assert before.present[changed].all()
@@ -137,9 +133,7 @@ def test_bad_parameters_are_named(text: str, message: str) -> None:
 
 def test_parameters_are_read() -> None:
     spec = parse_spec("noise=0.3, imbalance=20,seed=1,strength=1:0.6:0.3,samples=900")
-    assert spec == SyntheticSpec(
-        label_noise=0.3, imbalance=20.0, seed=1, strength=(1.0, 0.6, 0.3), samples=900
-    )
+    assert spec == SyntheticSpec(label_noise=0.3, imbalance=20.0, seed=1, strength=(1.0, 0.6, 0.3), samples=900)
     assert parse_spec("strength=0.5").strengths == (0.5, 0.5, 0.5)
     assert len(parse_spec("modalities=5").strengths) == 5
 

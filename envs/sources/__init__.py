@@ -10,7 +10,7 @@ from envs.pool import Pool, load_pool
 from envs.sources.bundled import BUNDLED, load_bundled
 from envs.sources.synthetic import make_synthetic, parse_spec
 
-__all__ = ["dataset_names", "open_dataset"]
+__all__ = ["dataset_names", "open_dataset", "split_names"]
 
 _SYNTHETIC = "synthetic"
 
@@ -46,3 +46,14 @@ def open_dataset(name_or_path: str | os.PathLike[str]) -> Pool:
         f"Unknown data set '{name}'.{nearest(name, names)} Data sets: {', '.join(names)}; or the "
         "path of a pool folder or a .npz file."
     )
+
+
+def split_names(text: str) -> list[str]:
+    """Data sets of a comma-separated list; the commas between the parameters of ``synthetic:a=1,b=2`` do not count."""
+    names: list[str] = []
+    for part in text.split(","):
+        if names and names[-1].startswith(f"{_SYNTHETIC}:") and "=" in part and ":" not in part.partition("=")[0]:
+            names[-1] += f",{part}"
+        else:
+            names.append(part.strip())
+    return [name for name in names if name]

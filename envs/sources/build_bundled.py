@@ -150,10 +150,7 @@ def _sensor_features(x: np.ndarray) -> np.ndarray:
     spread, step = centred.std(axis=1), np.diff(x, axis=1)
     safe = np.maximum(spread, 1e-6)
     pairs = [(0, 1), (0, 2), (1, 2)]
-    correlation = [
-        (centred[:, :, a] * centred[:, :, b]).mean(axis=1) / (safe[:, a] * safe[:, b])
-        for a, b in pairs
-    ]
+    correlation = [(centred[:, :, a] * centred[:, :, b]).mean(axis=1) / (safe[:, a] * safe[:, b]) for a, b in pairs]
     norm = np.linalg.norm(x, axis=2)
     parts = [
         series.reshape(len(x), -1),

@@ -155,9 +155,7 @@ def make_synthetic(spec: SyntheticSpec) -> Pool:
         # Total distance stays the same in any number of dimensions.
         scale = strength * np.sqrt(24 / spec.dim)
         classes = rng.normal(0, _CLASS_SPREAD * scale, (spec.classes, 1, spec.dim))
-        offsets = rng.normal(
-            0, _CLUSTER_SPREAD * scale, (spec.classes, len(CLUSTER_SHARES), spec.dim)
-        )
+        offsets = rng.normal(0, _CLUSTER_SPREAD * scale, (spec.classes, len(CLUSTER_SHARES), spec.dim))
         noise = rng.normal(0, 1, (spec.samples, spec.dim))
         features.append((classes + offsets)[truth, cluster] + noise)
     x = np.stack(features, axis=1)  # [N, M, D]

@@ -1,0 +1,84 @@
+"""Shared by the test files: one thread, small pools, and a simulation that stands before its first pick."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.pool import Pool
+from envs.preparation import prepare
+from envs.roles import partition, training_roles
+from envs.round import Round
+from envs.sources import open_dataset
+from envs.task_model import TaskModelConfig
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def pool() -> Pool:
+    """Two complete modalities, four classes; 92 pool rows in an episode."""
+    return open_dataset("synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1")
+
+
+@pytest.fixture(scope="session")
+def missing_pool() -> Pool:
+    """Three modalities of which a third is missing."""
+    return open_dataset("synthetic:samples=400,classes=4,modalities=3,dim=6,missing=0.33,seed=2")
+
+
+@pytest.fixture(scope="session")
+def single_pool() -> Pool:
+    """One modality."""
+    return open_dataset("synthetic:samples=300,classes=3,modalities=1,dim=5,seed=3")
+
+
+@pytest.fixture(scope="session")
+def begin() -> Callable[..., tuple[Lockstep, Round]]:
+    """Make a Lockstep and its first Round: begin(pool, seeds=(0,), copies=1, **protocol)."""
+
+    def make(
+        pool: Pool, seeds: tuple[int, ...] = (0,), copies: int = 1, **changes
+    ) -> tuple[Lockstep, Round]:
+        protocol = ProtocolConfig(**({"initial_labels": 8, "batch_size": 4, "rounds": 3} | changes))
+        data = prepare(pool, partition(pool).policy)
+        lockstep = Lockstep(data, TaskModelConfig(hidden=8, steps=10), protocol)
+        starts = [draw_start(training_roles(pool, seed), seed, protocol) for seed in seeds]
+        return lockstep, lockstep.reset(starts, copies)
+
+    return make
+
+
+@pytest.fixture
+def without_ray(tmp_path: Path) -> Callable[..., str]:
+    """Run code in a process that cannot import ray; returns what it prints."""
+    fake = tmp_path / "fake" / "ray"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("raise ImportError('ray must not be imported here')\n")
+
+    def run(code: str, *arguments: str) -> str:
+        paths = [str(fake.parent), str(ROOT)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(0)

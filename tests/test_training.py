@@ -1,0 +1,207 @@
+"""Training through the command line, in real processes: results, resumption, interruption, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from policies.selector import load_policy
+
+RUN = Path(__file__).resolve().parent.parent / "run.py"
+DATASET = "synthetic:samples=300,classes=3,modalities=2,dim=6,seed=1"
+SMALL = [
+    "protocol.initial_labels=6",
+    "protocol.batch_size=3",
+    "protocol.rounds=3",
+    "model.steps=5",
+    "candidates.per_pick=8",
+    "learner.groups=2",
+    "learner.copies=4",
+    "learner.iterations=3",
+    "starts=4",
+]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(RUN), *map(str, arguments)]
+
+
+def train_command(out: Path, *extra: str) -> list[str]:
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    return command("train", "--dataset", DATASET, "--out", out, "--num-env-runners", "0", *settings, *extra)
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "a"
+    done = run(train_command(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_run_folder_is_complete(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert {"config.yaml", "policy", "checkpoints", "tensorboard", "learning_curve.png", "history.jsonl"} <= names
+    history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in history] == [1, 2, 3]
+    assert history[-1]["episodes"] == 3 * 2 * 4
+    # The reward is what its terms say: accuracy minus the mean of the paired baselines, summed over 3 rounds.
+    row = history[0]
+    baseline = (row["baseline/badge"] + row["baseline/margin"]) / 2
+    assert row["return"] == pytest.approx(3 * (row["accuracy"] - baseline), abs=1e-5)
+    _, card = load_policy(trained)
+    assert card.episodes == 24 and card.labels_used > 0 and card.seed == 0
+
+
+def test_tensorboard_groups(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    groups = {tag.partition("/")[0] for tag in tags}
+    wanted = {"reward", "accuracy", "modality_accuracy", "amcb_weight", "difficulty", "policy_weight", "time"}
+    assert wanted <= groups
+    assert "policy_weight/gradient_distance" in tags and "reward/hard_third" in tags
+    assert [event.step for event in events.Scalars("reward/return")] == [1, 2, 3]
+
+
+def test_same_seed_same_weights_and_weights_move(trained, tmp_path):
+    assert run(train_command(tmp_path / "b")).returncode == 0
+    assert run(train_command(tmp_path / "c", "--seed", "1")).returncode == 0
+    first, again, other = (load_policy(p)[0].weights for p in (trained, tmp_path / "b", tmp_path / "c"))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, type(load_policy(trained)[0])(load_policy(trained)[0].config).weights)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "training ended before the condition held"
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.02)
+
+
+def start_long(out: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        train_command(out, "--set", "learner.iterations=100000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_resume_after_kill(tmp_path):
+    out = tmp_path / "run"
+    process = start_long(out)
+    wait_for(lambda: (out / "checkpoints" / "000004").is_dir(), process)
+    os.killpg(process.pid, signal.SIGKILL)  # Ray's own processes notice and leave
+    process.wait()
+    kept = max(int(p.name) for p in (out / "checkpoints").iterdir() if p.name.isdigit())
+    before = load_policy(out)[1].episodes
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace("100000", str(kept + 2)))
+    done = run(command("train", "--out", out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in history] == list(range(1, kept + 3))
+    assert load_policy(out)[1].episodes == (kept + 2) * 8 >= before - 8
+
+
+def test_interrupt_leaves_a_usable_policy(tmp_path):
+    out = tmp_path / "run"
+    process = start_long(out)
+    wait_for(lambda: (out / "checkpoints" / "000002").is_dir(), process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    selector, card = load_policy(out)
+    assert card.episodes >= 16 and torch.isfinite(selector.weights).all()
+    assert (out / "learning_curve.png").stat().st_size > 1000
+
+
+def npz(path: Path, **changes) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_a": rng.standard_normal((120, 4)).astype(np.float32),
+        "x_b": rng.standard_normal((120, 3)).astype(np.float32),
+        "y": np.arange(120) % 3,
+    }
+    np.savez(path, **(arrays | changes))
+    return path
+
+
+def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
+    nan = np.zeros((120, 4), np.float32)
+    nan[7, 2] = np.nan
+    lonely = np.arange(120) % 3
+    lonely[5] = 3
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "policy.json").write_text("{")
+    (broken / "policy.safetensors").write_bytes(b"nothing")
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "notes.txt").write_text("mine")
+    out = ["--out", str(tmp_path / "out")]
+    good = str(npz(tmp_path / "good.npz"))
+    return {
+        "nan": (["train", "--dataset", str(npz(tmp_path / "nan.npz", x_a=nan)), *out], ["'a'", "7"]),
+        "rows": (["train", "--dataset", str(npz(tmp_path / "r.npz", x_b=np.zeros((9, 3)))), *out], ["'b'", "9", "120"]),
+        "one sample": (["train", "--dataset", str(npz(tmp_path / "o.npz", y=lonely)), *out], ["3", "5"]),
+        "budget": (["train", "--dataset", good, *out], ["budget", "120", "protocol.rounds"]),
+        "data set": (["train", "--dataset", "emojo", *out], ["emojo", "emoji"]),
+        "strategy": (["compare", "--dataset", "emoji", "--strategies", "bagde", *out], ["bagde", "'badge'"]),
+        "policy": (["compare", "--dataset", "emoji", "--policy", str(broken), *out], ["policy.json"]),
+        "setting": (["train", "--set", "learner.copys=3", *out], ["learner.copys", "'copies'"]),
+        "type": (["train", "--set", "protocol.rounds=many", *out], ["protocol.rounds", "many"]),
+        "preset": (["train", "--preset", "papper", *out], ["papper", "'paper'"]),
+        "folder in use": (["train", "--dataset", "emoji", "--out", str(used)], ["not empty", "--resume"]),
+        "nothing to resume": (["train", "--resume", *out], ["resume"]),
+    }
+
+
+def test_mistakes_get_one_clear_line(tmp_path):
+    cases = bad_inputs(tmp_path)
+    processes = {
+        name: subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name, (arguments, _) in cases.items()
+    }
+    for name, process in processes.items():
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 2, (name, errors)
+        message = errors.strip().splitlines()[-1]
+        assert message.startswith("error: ") and "Traceback" not in errors, (name, errors)
+        for word in cases[name][1]:
+            assert word in message, (name, message)
+    assert not (tmp_path / "out").exists()  # nothing was begun
+
+
+def test_broken_checkpoint_is_named(trained, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    (copy / ".lock").unlink(missing_ok=True)
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("iterations: 3", "iterations: 4"))
+    last = max((copy / "checkpoints").iterdir())
+    for pickle in last.rglob("*.pkl"):
+        pickle.write_bytes(b"broken")
+    done = run(command("train", "--out", copy, "--resume"))
+    assert done.returncode == 2
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ") and last.name in message and "Traceback" not in done.stderr
