@@ -6,7 +6,6 @@ axis and the classes on the one before it, as `envs.task_model.Outputs` does.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 

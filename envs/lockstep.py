@@ -106,6 +106,7 @@ class Lockstep:
     model: TaskModelConfig
     protocol: ProtocolConfig
     round: Round = field(init=False)
+    initial: Parameters = field(init=False)  # every round's training begins here
     starts: tuple[Start, ...] = field(init=False, default=())
     _hardest: dict[int, Tensor] = field(init=False, default_factory=dict)
 
@@ -119,16 +120,16 @@ class Lockstep:
         held = [np.concatenate([s.roles.validation, s.roles.holdout]) for s in starts]
         self._held_x, self._held_present, self._held_labels = self._rows([self.data.columns(h) for h in held])
         self._validation_rows = len(starts[0].roles.validation)
-        self._hard = torch.stack([self._hardest_third(i) for i in range(len(starts))])
         seeds = [s.seed for s in starts]
-        self._initial = initial_parameters(
+        self.initial = initial_parameters(
             seeds, len(self.data.modalities), self._x.shape[2] - 1, self.data.num_classes, self.model.hidden
         ).map(lambda p: p.to(device))
         self._seeds = tuple(seed for seed in seeds for _ in range(copies))
         labelled = torch.from_numpy(np.stack([s.initial for s in starts])).to(device)
         # The copies still agree: one model per start serves them all.
-        model = self._fit(self._initial, labelled, seeds)
-        self._initial = self._initial.map(lambda p: per_episode(p, len(self._seeds)))
+        self._hard = self._hardest_thirds(seeds)
+        model = self._fit(self.initial, labelled, seeds)
+        self.initial = self.initial.map(lambda p: per_episode(p, len(self._seeds)))
         model = TaskModel(
             model.parameters.map(lambda p: per_episode(p, len(self._seeds))),
             per_episode(model.loss_slope, len(self._seeds)),
@@ -145,7 +146,7 @@ class Lockstep:
         picks = torch.as_tensor(picks, dtype=torch.int64, device=self._x.device)
         self._check(picks)
         labelled = torch.cat([self.round.labelled, picks], 1)
-        model = self._fit(self._initial, labelled, list(self._seeds))
+        model = self._fit(self.initial, labelled, list(self._seeds))
         return self._begin_round(self.round.index + 1, labelled, model)
 
     def _check(self, picks: Tensor) -> None:
@@ -217,30 +218,26 @@ class Lockstep:
             hard_accuracy=(correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
         )
 
-    def _hardest_third(self, start: int) -> Tensor:
-        """Mask [R] of the hardest third of a start's held-out rows.
+    def _hardest_thirds(self, seeds: list[int]) -> Tensor:
+        """Mask [S, R] of the hardest third of each start's held-out rows.
 
         Hardness is the difficulty U of a reference model trained on all the labels of the pool, fixed before any
         selection, so that none can move it.
         """
-        seed = self.starts[start].seed
-        if seed not in self._hardest:
-            initial = initial_parameters(
-                [seed], *self._x.shape[1:2], self._x.shape[2] - 1, self.data.num_classes, self.model.hidden
-            ).map(lambda p: p.to(self._x.device))
-            present = None if self._present is None else self._present[start : start + 1]
-            at = slice(start, start + 1)
-            reference = fit(initial, self._x[at], self._labels[at], self.model, present, [seed])
-            held_present = None if self._held_present is None else self._held_present[at]
-            held = reference.predict(self._held_x[at], held_present)
-            held = _rows_of(held, slice(self._validation_rows, None))
-            share = 1.0 / len(self.data.modalities)
-            even = held.evidence.new_full((1, len(self.data.modalities)), share)
-            u = difficulty(fuse_evidence(held.evidence, even))[0]
-            mask = torch.zeros_like(u, dtype=torch.bool)
-            mask[u.topk(max(len(u) // 3, 1)).indices] = True
-            self._hardest[seed] = mask
-        return self._hardest[seed]
+        new = [i for i, seed in enumerate(seeds) if seed not in self._hardest]
+        if new:
+            present = None if self._present is None else self._present[new]
+            held_present = None if self._held_present is None else self._held_present[new]
+            initial = self.initial.map(lambda p: p[new])
+            new_seeds = [seeds[i] for i in new]
+            reference = fit(initial, self._x[new], self._labels[new], self.model, present, new_seeds)
+            held = _rows_of(reference.predict(self._held_x[new], held_present), slice(self._validation_rows, None))
+            even = held.evidence.new_full((1, len(self.data.modalities)), 1.0 / len(self.data.modalities))
+            u = difficulty(fuse_evidence(held.evidence, even))
+            hardest = u.topk(max(u.shape[1] // 3, 1), dim=1).indices
+            masks = torch.zeros_like(u, dtype=torch.bool).scatter_(1, hardest, True)
+            self._hardest |= dict(zip(new_seeds, masks, strict=True))
+        return torch.stack([self._hardest[seed] for seed in seeds])
 
 
 def per_episode_view(x: Tensor, episodes: int) -> Tensor:

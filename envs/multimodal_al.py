@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -97,8 +97,9 @@ class VectorMultimodalALEnv(VectorEnv):
     Reward: float, the weighted terms of `envs.rewards`, measured on rows outside the pool.
     Termination: after T = protocol.rounds steps. Truncation never happens.
     Autoreset: NEXT_STEP; the step after a termination ignores its action and returns the first observation.
-    Info: arrays [E]: `start` and `source` (numbers), accuracy, soft_accuracy, hard_accuracy, and by term and
-        modality, `reward/<term>`, `baseline/<strategy>`, `accuracy/<modality>`, `amcb/<modality>`, `difficulty/picked` (see `_infos`).
+    Info: arrays [E]: `start` and `source` (numbers), accuracy, soft_accuracy, hard_accuracy, weakest_modality,
+        `accuracy/<modality>` and `amcb/<modality>`; after a step also `reward/<term>`, `baseline/<strategy>`,
+        `difficulty/picked` and `difficulty/offered`.
 
     Args:
         config: an EnvConfig, or a mapping of its fields.
@@ -107,7 +108,7 @@ class VectorMultimodalALEnv(VectorEnv):
             relative to their mean, without any to nothing.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
 
     def __init__(
         self,
@@ -248,7 +249,7 @@ class MultimodalALEnv(gym.Env):
         baseline_curves: as in `VectorMultimodalALEnv`.
     """
 
-    metadata = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
 from evaluation.playing import Runs, check_pairing, play_shared, to_arrays
 from evaluation.report import summarise, write_report
+from learners.runtime import local_ray
 from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import Strategy, get_strategy
 from policies.strategies.learned import Learned
@@ -36,9 +37,7 @@ CHUNK = 10  # seeds in one lockstep; fixed, so that results do not depend on the
 FIRST_SEED = 10_000  # training never uses seeds from here on
 DEFAULT_STRATEGIES = ("random", "margin", "entropy", "badge", "hand_tuned")
 
-_REPO = Path(__file__).resolve().parent.parent
 _TICK = 0.5  # seconds between updates of the progress line
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,7 @@ class CompareConfig:
         for name, least in (("seeds", 1), ("workers", 1), ("first_seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"compare.{name} is {value!r}; it must be a whole number, at least {least}."
-                )
+                raise ConfigError(f"compare.{name} is {value!r}; it must be a whole number, at least {least}.")
         for name in self.strategies:
             get_strategy(name)
         if not self.names:
@@ -183,45 +180,30 @@ def _play_all(
     jobs = [(name, c) for c in range(len(chunks)) for name in choosers]
     workers = min(config.workers, len(jobs))
     line = _Progress(progress, len(jobs))
-    ours = not ray.is_initialized()
     running: dict[ray.ObjectRef, tuple[str, int]] = {}
     done: dict[tuple[str, int], Runs] = {}
-    try:
-        if ours:
-            line.say(f"compare: starting {workers} worker{'s' * (workers > 1)}")
-            _start_ray(workers)
-        task = ray.remote(num_cpus=1)(play_shared)
-        data = ray.put(arrays)
-        shared = [ray.put(list(chunk)) for chunk in chunks]
-        waiting = jobs[::-1]
-        while waiting or running:
-            while waiting and len(running) < workers:
-                name, c = waiting.pop()
-                ref = task.remote(data, shared[c], name, choosers[name], config.protocol, config.model)
-                running[ref] = name, c
-            finished, _ = ray.wait(list(running), timeout=_TICK)
-            for ref in finished:
-                done[running.pop(ref)] = _result(ref)
-            line.show(len(done), bool(finished))
-    finally:
-        line.end()
-        for ref in running:
-            ray.cancel(ref, force=True)
-        if ours:
-            ray.shutdown()
+    if not ray.is_initialized():
+        line.say(f"compare: starting {workers} worker{'s' * (workers > 1)}")
+    with local_ray(workers):
+        try:
+            task = ray.remote(num_cpus=1)(play_shared)
+            data = ray.put(arrays)
+            shared = [ray.put(list(chunk)) for chunk in chunks]
+            waiting = jobs[::-1]
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    name, c = waiting.pop()
+                    ref = task.remote(data, shared[c], name, choosers[name], config.protocol, config.model)
+                    running[ref] = name, c
+                finished, _ = ray.wait(list(running), timeout=_TICK)
+                for ref in finished:
+                    done[running.pop(ref)] = _result(ref)
+                line.show(len(done), bool(finished))
+        finally:
+            line.end()
+            for ref in running:
+                ray.cancel(ref, force=True)
     return {name: Runs.join([done[name, c] for c in range(len(chunks))]) for name in choosers}
-
-
-def _start_ray(workers: int) -> None:
-    """A local Ray that says nothing and whose processes use one thread each."""
-    paths = [str(_REPO), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
-    ray.init(
-        num_cpus=workers,
-        logging_level="ERROR",
-        log_to_driver=False,
-        include_dashboard=False,
-        runtime_env={"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
-    )
 
 
 def _result(ref: ray.ObjectRef) -> Runs:
@@ -271,9 +253,7 @@ class _Progress:
             self.open = False
 
 
-def _provenance(
-    config: CompareConfig, pool: Pool, entrants: dict[str, _Entrant], notes: list[str]
-) -> dict[str, Any]:
+def _provenance(config: CompareConfig, pool: Pool, entrants: dict[str, _Entrant], notes: list[str]) -> dict[str, Any]:
     """Everything that somebody needs who wants to run it again."""
     policies = {
         name: asdict(e.card) | {"path": str(e.path), "weights_sha256": _file_hash(e.path / WEIGHTS_FILE)}

@@ -44,9 +44,7 @@ def _styles(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def draw_picture(
-    summary: dict[str, Any], runs: dict[str, Runs], protocol: ProtocolConfig, path: Path
-) -> None:
+def draw_picture(summary: dict[str, Any], runs: dict[str, Runs], protocol: ProtocolConfig, path: Path) -> None:
     """Write the picture as PNG."""
     styles = _styles(summary)
     shape = {"figsize": (12, 4.8), "width_ratios": (1.25, 1), "layout": "constrained"}

@@ -151,7 +151,7 @@ def _model_hashes(lockstep: Lockstep, data: PreparedPool) -> list[str]:
     x = torch.stack([data.x[:, :, c] for c in columns])
     present = None if data.present is None else torch.stack([data.present[:, c] for c in columns])
     predicted = lockstep.round.model.predict(x, present).logits.argmax(1).cpu().numpy()
-    initial = [getattr(lockstep._initial, f.name).cpu().numpy() for f in fields(lockstep._initial)]
+    initial = [getattr(lockstep.initial, f.name).cpu().numpy() for f in fields(lockstep.initial)]
     hashes = []
     for e in range(len(predicted)):
         h = hashlib.sha256(predicted[e].astype(np.int64).tobytes())

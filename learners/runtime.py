@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
 # One thread per process: several processes share the cores, and threads on top of them only wait for each other.
-WORKER_ENV = {"OMP_NUM_THREADS": "1"}
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
@@ -19,12 +22,13 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     if ours:
+        paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
         ray.init(
             num_cpus=num_cpus,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"env_vars": WORKER_ENV},
+            runtime_env={"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
         )
     try:
         yield

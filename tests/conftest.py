@@ -47,9 +47,7 @@ def single_pool() -> Pool:
 def begin() -> Callable[..., tuple[Lockstep, Round]]:
     """Make a Lockstep and its first Round: begin(pool, seeds=(0,), copies=1, **protocol)."""
 
-    def make(
-        pool: Pool, seeds: tuple[int, ...] = (0,), copies: int = 1, **changes
-    ) -> tuple[Lockstep, Round]:
+    def make(pool: Pool, seeds: tuple[int, ...] = (0,), copies: int = 1, **changes) -> tuple[Lockstep, Round]:
         protocol = ProtocolConfig(**({"initial_labels": 8, "batch_size": 4, "rounds": 3} | changes))
         data = prepare(pool, partition(pool).policy)
         lockstep = Lockstep(data, TaskModelConfig(hidden=8, steps=10), protocol)
@@ -69,9 +67,7 @@ def without_ray(tmp_path: Path) -> Callable[..., str]:
     def run(code: str, *arguments: str) -> str:
         paths = [str(fake.parent), str(ROOT)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment
-        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

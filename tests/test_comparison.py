@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 
 from envs.errors import ConfigError, DataError, PolicyError, RLMBAError, StrategyError
@@ -19,9 +18,10 @@ from envs.preparation import prepare
 from envs.roles import evaluation_roles, partition
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
-from evaluation.comparison import CompareConfig, _Entrant, _origin_notes, _start_ray, compare
+from evaluation.comparison import CompareConfig, _Entrant, _origin_notes, compare
 from evaluation.playing import Runs, check_pairing, from_arrays, play, to_arrays
 from evaluation.report import text_table
+from learners.runtime import local_ray
 from policies.selector import PolicyCard, Selector, SelectorConfig, save_policy
 from policies.strategies import get_strategy
 
@@ -41,10 +41,9 @@ def quiet(*_: object, **__: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    _start_ray(1)
-    yield
-    ray.shutdown()
+def one_worker() -> Iterator[None]:
+    with local_ray(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +53,13 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, str],
     card = PolicyCard(trained_on=[{"name": "synthetic", "fingerprint": fingerprint}], labels_used=123)
     chosen = []
     for name, initial in (("learned", "hand_tuned"), ("other", "badge")):
-        save_policy(
-            Selector(SelectorConfig(features=("margin", "density"), initial=initial)), card, folder / name
-        )
+        save_policy(Selector(SelectorConfig(features=("margin", "density"), initial=initial)), card, folder / name)
         chosen.append((name, str(folder / name)))
     return tuple(chosen)
 
 
 @pytest.fixture(scope="module")
-def report(
-    local_ray: None, policies: tuple, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict, Path, list]:
+def report(one_worker: None, policies: tuple, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, list]:
     """One comparison for most tests: two policies, three strategies, three seeds."""
     out, lines = tmp_path_factory.mktemp("out") / "deep" / "folder", []
     return compare(config(policies=policies), out, lines.append), out, lines
@@ -158,7 +153,7 @@ def test_twice_the_same(report: tuple, policies: tuple, tmp_path: Path) -> None:
     assert tables[0].equals(tables[1])
 
 
-def test_workers_play_what_this_process_plays(report: tuple, local_ray: None, tmp_path: Path) -> None:
+def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, tmp_path: Path) -> None:
     pool = open_dataset(DATASET)
     parts = partition(pool)
     data = prepare(pool, parts.evaluation, parts.test, MODEL.projection_dim)
@@ -169,7 +164,7 @@ def test_workers_play_what_this_process_plays(report: tuple, local_ray: None, tm
     assert there[0]["sample_ids"] == pool.ids[here.initial[0]].tolist()
 
 
-def test_one_seed_without_a_policy(local_ray: None, tmp_path: Path) -> None:
+def test_one_seed_without_a_policy(one_worker: None, tmp_path: Path) -> None:
     summary = compare(config(seeds=1), tmp_path, quiet)
     assert summary["aulc"]["random"]["ci95"] is None
     assert set(summary["paired"]) == {"margin_vs_random", "badge_vs_random"}
@@ -178,10 +173,8 @@ def test_one_seed_without_a_policy(local_ray: None, tmp_path: Path) -> None:
     assert "inconclusive" in text_table(summary)
 
 
-def test_missing_modalities(local_ray: None, tmp_path: Path) -> None:
-    summary = compare(
-        config(dataset=DATASET + ",missing=0.2", seeds=1, strategies=("random",)), tmp_path, quiet
-    )
+def test_missing_modalities(one_worker: None, tmp_path: Path) -> None:
+    summary = compare(config(dataset=DATASET + ",missing=0.2", seeds=1, strategies=("random",)), tmp_path, quiet)
     assert summary["paired"] == {}
     assert all(0 <= v <= 1 for v in summary["balance"]["random"].values())
 

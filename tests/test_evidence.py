@@ -51,9 +51,7 @@ def test_weights_per_row_agree_with_weights_for_all_rows(case) -> None:
     evidence, weights = case
     batched = evidence[None].expand(2, -1, -1, -1)
     per_row = weights[None, :, None].expand(2, -1, evidence.shape[-1])
-    torch.testing.assert_close(
-        fuse_evidence(batched, weights[None].expand(2, -1)), fuse_evidence(batched, per_row)
-    )
+    torch.testing.assert_close(fuse_evidence(batched, weights[None].expand(2, -1)), fuse_evidence(batched, per_row))
 
 
 @given(evidences(), st.floats(1.5, 50.0))
@@ -111,9 +109,7 @@ def test_contribution_weights_follow_the_modalities_when_reordered(delta, random
     order = list(range(len(delta)))
     random.shuffle(order)
     t = torch.tensor(delta, dtype=torch.float64)
-    torch.testing.assert_close(
-        contribution_weights(t, 0.1, 0.05)[order], contribution_weights(t[order], 0.1, 0.05)
-    )
+    torch.testing.assert_close(contribution_weights(t, 0.1, 0.05)[order], contribution_weights(t[order], 0.1, 0.05))
 
 
 def test_the_better_modality_weighs_more_and_temperature_evens_out() -> None:

@@ -1,0 +1,139 @@
+"""D^2 sampling over factorised rows, against rows that are written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from envs.kmeanspp import d_squared_sampling, draw_proportional, inner_products, squared_norms
+
+checked = settings(deadline=None, max_examples=40)
+
+
+def random_factors(seed: int, count: int, episodes: int = 2, rows: int = 12) -> list[tuple[Tensor, Tensor]]:
+    rng = np.random.default_rng(seed)
+    shapes = [(3 + i, 5 - i) for i in range(count)]
+    return [
+        (torch.from_numpy(rng.normal(size=(episodes, a, rows))),
+         torch.from_numpy(rng.normal(size=(episodes, z, rows))))
+        for a, z in shapes
+    ]  # fmt: skip
+
+
+def written_out(factors: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The rows themselves, [E, R, sum of A Z]."""
+    return torch.cat([torch.einsum("ear,ezr->eraz", a, z).flatten(2) for a, z in factors], 2)
+
+
+def reference_sampling(rows: np.ndarray, available: np.ndarray, uniforms: np.ndarray, first: int | None) -> list[int]:
+    """One episode, row by row: slow and plain."""
+    picks: list[int] = []
+    for u in uniforms:
+        if not picks and first is not None:
+            picks.append(first)
+            continue
+        weights = []
+        for r in range(len(rows)):
+            if not available[r] or r in picks:
+                weights.append(0.0)
+            elif not picks:
+                weights.append(1.0)
+            else:
+                weights.append(min(float(((rows[r] - rows[p]) ** 2).sum()) for p in picks))
+        target, passed = u * sum(weights), 0.0
+        for r, w in enumerate(weights):
+            passed += w
+            if w > 0 and passed > target:
+                picks.append(r)
+                break
+    return picks
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3))
+@checked
+def test_factorised_products_are_those_of_the_rows(seed: int, count: int) -> None:
+    factors = random_factors(seed, count)
+    rows = written_out(factors)
+    torch.testing.assert_close(squared_norms(factors), rows.square().sum(2))
+    index = torch.tensor([seed % 12, (seed + 5) % 12])
+    chosen = rows[torch.arange(2), index]
+    torch.testing.assert_close(inner_products(factors, index), torch.einsum("erd,ed->er", rows, chosen))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3), st.booleans())
+@checked
+def test_picks_are_those_of_a_slow_reference(seed: int, count: int, given_first: bool) -> None:
+    factors = random_factors(seed, count)
+    rng = np.random.default_rng(seed + 1)
+    available = rng.random((2, 12)) < 0.7
+    available[:, :5] = True
+    uniforms = rng.random((2, 5))
+    first = torch.tensor([0, 3]) if given_first else None
+    picks, nearest = d_squared_sampling(factors, torch.from_numpy(available), torch.from_numpy(uniforms), first)
+    rows = written_out(factors).numpy()
+    for e in range(2):
+        expected = reference_sampling(rows[e], available[e], uniforms[e], None if first is None else int(first[e]))
+        assert picks[e].tolist() == expected
+        distance = ((rows[e][:, None] - rows[e][expected]) ** 2).sum(2).min(1)
+        np.testing.assert_allclose(nearest[e], distance, atol=1e-9)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["random", "duplicates", "all equal", "all zero"]))
+@checked
+def test_picks_are_distinct_and_available(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    points = {
+        "random": rng.normal(size=(3, 4, 10)),
+        "duplicates": rng.normal(size=(3, 4, 2))[:, :, rng.integers(0, 2, 10)],
+        "all equal": np.repeat(rng.normal(size=(3, 4, 1)), 10, 2),
+        "all zero": np.zeros((3, 4, 10)),
+    }[kind]
+    points = torch.from_numpy(points.astype(np.float32))
+    available = torch.from_numpy(rng.random((3, 10)) < 0.5)
+    available[:, :4] = True
+    count = int(available.sum(1).min())  # the whole of what is available, for one episode
+    picks, _ = d_squared_sampling([(torch.ones(3, 1, 10), points)], available, torch.from_numpy(rng.random((3, count))))
+    assert all(len(set(row)) == count for row in picks.tolist())
+    assert available.gather(1, picks).all()
+
+
+def test_distances_decide_how_often_a_row_is_drawn(rng: np.random.Generator) -> None:
+    """Second pick after row 0 at the origin: probabilities proportional to 1, 4 and 9."""
+    n = 4000
+    points = torch.tensor([[0.0, 1.0, 2.0, 3.0]])[None].expand(n, 1, 4)
+    picks, _ = d_squared_sampling(
+        [(torch.ones(n, 1, 4), points)],
+        torch.ones(n, 4, dtype=torch.bool),
+        torch.from_numpy(rng.random((n, 2))),
+        torch.zeros(n, dtype=torch.int64),
+    )
+    share = np.bincount(picks[:, 1], minlength=4) / n
+    np.testing.assert_allclose(share, np.array([0, 1, 4, 9]) / 14, atol=0.03)
+
+
+edge = st.sampled_from([0.0, np.nextafter(1.0, 0.0), 1.0 - 1e-9, 0.5])
+
+
+@given(
+    st.lists(st.one_of(st.just(0.0), st.floats(1e-30, 1e30)), min_size=1, max_size=12),
+    st.one_of(edge, st.floats(0.0, 1.0, exclude_max=True)),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@checked
+def test_a_weight_of_zero_is_never_drawn(weights: list[float], uniform: float, dtype: torch.dtype) -> None:
+    if not any(weights):
+        weights = [*weights, 1.0]
+    w = torch.tensor([weights], dtype=dtype)
+    index = draw_proportional(w, torch.tensor([uniform], dtype=torch.float64)).item()
+    assert 0 <= index < len(weights)
+    assert w[0, index] > 0
+
+
+@pytest.mark.parametrize(("uniform", "expected"), [(0.0, 1), (0.24, 1), (0.26, 2), (0.74, 2), (0.76, 4), (0.999, 4)])
+def test_draw_proportional_inverts_the_cumulative_weights(uniform: float, expected: int) -> None:
+    w = torch.tensor([[0.0, 1.0, 2.0, 0.0, 1.0, 0.0]])
+    assert draw_proportional(w, torch.tensor([uniform])).item() == expected

@@ -1,0 +1,340 @@
+"""The selection network: its probabilities, its gradient, its files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from envs.candidates import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, offer
+from envs.errors import ConfigError, PolicyError
+from policies.batch_aware import BATCH_FEATURES, LOG_LIMITS, BatchAware
+from policies.selector import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    PolicyCard,
+    Selector,
+    SelectorConfig,
+    find_policy,
+    load_policy,
+    save_policy,
+)
+
+checked = settings(deadline=None, max_examples=25)
+FEW = ("margin", "density", "rarity")
+
+
+def random_observation(seed: int, rows: int = 3, k: int = 14, features: int = len(FEW)) -> dict[str, Tensor]:
+    """An observation as an environment gives it, the last slots of some rows empty."""
+    rng = np.random.default_rng(seed)
+    valid = np.arange(k) < rng.integers(k // 2, k + 1, (rows, 1))
+
+    def half(*shape: int) -> Tensor:
+        values = rng.normal(size=(rows, k, *shape)) * valid.reshape(rows, k, *[1] * len(shape))
+        return torch.from_numpy(values.astype(np.float16))
+
+    return {
+        "features": half(features).clamp(-1, 1),
+        "gradient": half(16) * 0.2,
+        "hidden": half(8),
+        "labelled_distance": half().abs(),
+        "predicted": torch.from_numpy((rng.integers(0, 3, (rows, k)) * valid).astype(np.int16)),
+        "valid": torch.from_numpy(valid.astype(np.int8)),
+        "state": torch.from_numpy(rng.random((rows, len(STATE_NAMES))).astype(np.float32)),
+    }
+
+
+def random_selector(seed: int, **config) -> Selector:
+    selector = Selector(SelectorConfig(**({"features": FEW} | config)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in selector.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return selector
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Probabilities
+
+
+@given(st.integers(0, 100_000), st.booleans(), st.sampled_from([(), (5,)]), st.integers(1, 6))
+@checked
+def test_the_probability_named_at_selection_is_the_one_replayed(
+    seed: int, greedy: bool, mlp: tuple[int, ...], b: int
+) -> None:
+    observation, selector = random_observation(seed), random_selector(seed, mlp=mlp)
+    picks, logp = selector.select(observation, b, greedy, generator(seed))
+    assert picks.shape == (3, b)
+    assert (observation["valid"].gather(1, picks) == 1).all()
+    assert all(len(set(row)) == b for row in picks.tolist())
+    torch.testing.assert_close(selector.log_probability(observation, picks).detach(), logp, atol=1e-3, rtol=1e-4)
+
+
+@given(st.integers(0, 100_000), st.integers(1, 7))
+@checked
+def test_replayed_features_are_those_seen_pick_by_pick(seed: int, b: int) -> None:
+    observation = random_observation(seed)
+    rng = np.random.default_rng(seed)
+    picks = torch.from_numpy(np.stack([rng.permutation(7)[:b] for _ in range(3)]))
+    replayed = BatchAware(observation).replay(picks)
+    aware = BatchAware(observation)
+    for j in range(b):
+        torch.testing.assert_close(replayed[:, j], aware.current(), atol=1e-4, rtol=1e-4)
+        aware.add(picks[:, j])
+
+
+def test_batch_features_by_their_definitions() -> None:
+    observation = random_observation(5, rows=1)
+    observation["valid"][:] = 1
+    g, h = observation["gradient"][0].double(), observation["hidden"][0].double()
+    labelled, predicted = observation["labelled_distance"][0].double(), observation["predicted"][0]
+    picks = [4, 0, 6]
+    features = BatchAware(observation).replay(torch.tensor([picks]))[0]
+    names = dict(zip(BATCH_FEATURES, features.permute(2, 0, 1), strict=True))
+    mean = g.square().sum(1).mean()
+    for j in range(3):
+        before = picks[:j]
+        squared = torch.cdist(g, g[before]).square().amin(1) if before else g.square().sum(1)
+        log = (squared / mean + 1e-4).log().clamp(*LOG_LIMITS)
+        distance = torch.cdist(h, h[before]).amin(1) if before else torch.zeros(len(h)).double()
+        coreset = torch.minimum(labelled, distance) if before else labelled
+        share = torch.stack([(predicted == predicted[p]).double() for p in before]).mean(0) if before else 0 * distance
+        for name, expected in {
+            "gradient_distance": log, "batch_distance": distance,
+            "coreset_distance": coreset, "class_share": share,
+        }.items():  # fmt: skip
+            away = [i for i in range(14) if i not in before]  # at a pick itself rounding decides
+            torch.testing.assert_close(names[name][j, away].double(), expected[away], atol=1e-4, rtol=1e-3)
+
+
+def test_started_at_badge_the_second_pick_follows_squared_distances() -> None:
+    observation = random_observation(1, rows=1)
+    selector = Selector(SelectorConfig(features=FEW, initial="badge"))
+    valid = observation["valid"][0].bool()
+    first = 2
+    others = [k for k in valid.nonzero()[:, 0].tolist() if k != first]
+    picks = torch.tensor([[first, k] for k in others])
+    batch = {name: value.expand(len(others), *value.shape[1:]) for name, value in observation.items()}
+    p = torch.softmax(selector.log_probability(batch, picks).detach(), 0).double()
+    g = observation["gradient"][0].double()
+    d = (g[others] - g[first]).square().sum(1) + 1e-4 * g[valid].square().sum(1).mean()
+    torch.testing.assert_close(p, d / d.sum(), rtol=1e-3, atol=1e-5)
+    norm = g[valid].square().sum(1)
+    singles = {k: v.expand(int(valid.sum()), *v.shape[1:]) for k, v in observation.items()}
+    p = selector.log_probability(singles, valid.nonzero()).detach().exp().double()
+    torch.testing.assert_close(p, (norm / norm.sum()), rtol=2e-3, atol=1e-4)
+
+
+def test_started_at_badge_the_picks_are_those_of_badge_itself(pool, begin) -> None:
+    """On sketches: D^2 sampling's first pick, the largest gradient, is greedy's as well."""
+    _, round_ = begin(pool, (0, 1, 2, 3))
+    offered = offer(round_, 4, CandidateConfig())
+    picks, _ = Selector(SelectorConfig()).select(offered.observation(), 4, greedy=True)
+    assert torch.equal(picks[:, 0], offered.gradient.half().float().square().sum(2).argmax(1))
+
+
+def test_progress_moves_the_weights() -> None:
+    observation, selector = random_observation(2), random_selector(2, batch_features=())
+    with torch.no_grad():
+        selector.weights[:, 1] = -selector.weights[:, 0]
+    observation["state"][:, 0] = torch.tensor([0.0, 0.5, 1.0])
+    picks, logp = selector.select(observation, 1, greedy=True)
+    features = observation["features"].float()
+    for row, scale in enumerate((1.0, 0.5, 0.0)):
+        u = scale * features[row] @ selector.weights[:, 0].detach()
+        u = u[observation["valid"][row].bool()]
+        assert logp[row].item() == pytest.approx(torch.log_softmax(u, 0)[picks[row, 0]].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("config", [{}, {"mlp": (4,)}, {"linear": False, "mlp": (4,), "batch_features": ()}])
+def test_the_gradient_agrees_with_finite_differences(config: dict) -> None:
+    observation, selector = random_observation(3), random_selector(3, **config)
+    picks, _ = selector.select(observation, 4, False, generator(0))
+    selector.log_probability(observation, picks).sum().backward()
+    rng, h = np.random.default_rng(0), 0.02
+    for p in selector.parameters():
+        direction = torch.from_numpy(rng.normal(size=p.shape).astype(np.float32))
+        values = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                p.add_(sign * h * direction)
+                values.append(selector.log_probability(observation, picks).double().sum().item())
+                p.sub_(sign * h * direction)
+        slope = (values[0] - values[1]) / (2 * h)
+        assert slope == pytest.approx((p.grad * direction).sum().item(), rel=0.02, abs=0.02)
+        assert p.grad.abs().max() > 1e-3
+
+
+def test_the_mlp_residual_starts_at_nothing_and_can_learn() -> None:
+    observation = random_observation(4)
+    plain = Selector(SelectorConfig(features=FEW))
+    residual = Selector(SelectorConfig(features=FEW, mlp=(6, 5)))
+    picks, _ = plain.select(observation, 5, False, generator(1))
+    logp = residual.log_probability(observation, picks)
+    torch.testing.assert_close(logp, plain.log_probability(observation, picks))
+    logp.sum().backward()
+    assert residual.mlp[-1].weight.grad.abs().max() > 0
+    alone = Selector(SelectorConfig(features=FEW, linear=False, mlp=(6,), batch_features=()))
+    assert alone.mlp[-1].weight.abs().max() > 0
+
+
+def test_the_order_of_rows_and_their_neighbours_do_not_matter() -> None:
+    observation, selector = random_observation(6, rows=5), random_selector(6)
+    picks, logp = selector.select(observation, 5, greedy=True)
+    turned = {k: v.flip(0) for k, v in observation.items()}
+    again, logp_again = selector.select(turned, 5, greedy=True)
+    assert torch.equal(again.flip(0), picks)
+    torch.testing.assert_close(logp_again.flip(0), logp)
+
+
+def test_hand_tuned_weights_move_from_dense_to_uncertain() -> None:
+    config = SelectorConfig(initial="hand_tuned")
+    named = Selector(config).named_weights()
+    assert named["density"] + named["density*progress"] == 0.0
+    assert named["density"] == named["batch_distance"] == 2.0
+    assert named["margin"] == named["gradient_distance"] == 1.0
+    assert sum(v != 0 for v in named.values()) == 6
+    assert len(named) == 2 * len(DEFAULT_FEATURES + BATCH_FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        ({"features": ("margn",)}, "Did you mean 'margin'"),
+        ({"batch_features": ("coreset",)}, "Unknown batch feature 'coreset'"),
+        ({"initial": "bagde"}, "Did you mean 'badge'"),
+        ({"linear": False}, "no weights"),
+        ({"linear": False, "mlp": (4,)}, "batch_features need policy.linear"),
+    ],
+)
+def test_impossible_shapes_are_refused(settings_: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SelectorConfig(**settings_)
+
+
+# Files
+
+
+@pytest.mark.parametrize("config", [{}, {"mlp": (4, 3)}, {"batch_features": ("class_share", "gradient_distance")},
+                                    {"linear": False, "mlp": (4,), "batch_features": ()}])  # fmt: skip
+def test_a_saved_policy_picks_as_before(config: dict, tmp_path: Path) -> None:
+    selector, observation = random_selector(7, **config), random_observation(7)
+    card = PolicyCard(CandidateConfig("score", 5), [{"name": "emoji", "labels": 3}], 3, 10, 1, "paper", {"torch": "2"})
+    save_policy(selector, card, tmp_path / "policy")
+    for path in (tmp_path, tmp_path / "policy", tmp_path / "policy" / WEIGHTS_FILE, tmp_path / "policy" / CARD_FILE):
+        loaded, loaded_card = load_policy(path)
+        assert loaded_card == card
+        assert loaded.config == selector.config
+        assert torch.equal(loaded.select(observation, 5, True)[0], selector.select(observation, 5, True)[0])
+    assert sorted(p.name for p in (tmp_path / "policy").iterdir()) == sorted([WEIGHTS_FILE, CARD_FILE])
+
+
+def test_a_policy_can_be_replaced(tmp_path: Path) -> None:
+    save_policy(random_selector(1), PolicyCard(), tmp_path)
+    save_policy(random_selector(2), PolicyCard(seed=2), tmp_path)
+    loaded, card = load_policy(tmp_path)
+    assert card.seed == 2
+    assert torch.equal(loaded.weights, random_selector(2).weights)
+    shown = json.loads((tmp_path / CARD_FILE).read_text())["weights"]
+    assert shown["margin"] == pytest.approx(loaded.weights[0, 0].item())
+
+
+def test_a_policy_loads_where_ray_cannot_be_imported(tmp_path: Path, without_ray) -> None:
+    save_policy(random_selector(8), PolicyCard(), tmp_path / "policy")
+    code = (
+        "import sys\n"
+        "from policies.selector import load_policy\n"
+        "import policies.strategies\n"
+        "selector, card = load_policy(sys.argv[1])\n"
+        "assert 'ray' not in sys.modules\n"
+        "print(selector.named_weights()['margin'])\n"
+    )
+    printed = without_ray(code, str(tmp_path))
+    assert math.isclose(float(printed), random_selector(8).named_weights()["margin"], rel_tol=1e-6)
+
+
+def break_card(text: str):
+    return lambda folder: (folder / CARD_FILE).write_text(text)
+
+
+def edit_card(**changes):
+    def edit(folder: Path) -> None:
+        raw = json.loads((folder / CARD_FILE).read_text())
+        (folder / CARD_FILE).write_text(json.dumps(raw | changes))
+
+    return edit
+
+
+def truncate_weights(folder: Path) -> None:
+    whole = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(whole[: len(whole) // 2])
+
+
+def poison_weights(value: float):
+    def poison(folder: Path) -> None:
+        weights = random_selector(9).weights.detach().clone()
+        weights[1, 1] = value
+        save_file({"weights": weights}, folder / WEIGHTS_FILE)
+
+    return poison
+
+
+DAMAGE = {
+    "card is no JSON": (break_card("{"), CARD_FILE),
+    "card is empty": (break_card(""), CARD_FILE),
+    "card is a list": (break_card("[1]"), CARD_FILE),
+    "card lacks the selector": (break_card('{"format": 1}'), CARD_FILE),
+    "card is binary": (lambda folder: (folder / CARD_FILE).write_bytes(b"\xff\xfe\x00"), CARD_FILE),
+    "another version": (edit_card(format=99), CARD_FILE),
+    "selector is no mapping": (edit_card(selector=[1]), CARD_FILE),
+    "selector field is unknown": (edit_card(selector={"colour": 1}), CARD_FILE),
+    "feature is unknown": (edit_card(selector={"features": ["beauty"]}), CARD_FILE),
+    "feature is a number": (edit_card(selector={"features": [3]}), CARD_FILE),
+    "features are null": (edit_card(selector={"features": None}), CARD_FILE),
+    "mlp is of words": (edit_card(selector={"mlp": ["big"]}), CARD_FILE),
+    "candidates rule is unknown": (edit_card(candidates={"rule": "best"}), CARD_FILE),
+    "candidates cap is a word": (edit_card(candidates={"per_pick": "many"}), CARD_FILE),
+    "weights are cut short": (truncate_weights, WEIGHTS_FILE),
+    "weights are empty": (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b""), WEIGHTS_FILE),
+    "weights are text": (lambda folder: (folder / WEIGHTS_FILE).write_text("hello" * 50), WEIGHTS_FILE),
+    "weights are NaN": (poison_weights(float("nan")), WEIGHTS_FILE),
+    "weights are infinite": (poison_weights(float("inf")), WEIGHTS_FILE),
+    "weights of another shape": (
+        lambda folder: save_file({"weights": torch.zeros(3, 2)}, folder / WEIGHTS_FILE), WEIGHTS_FILE,
+    ),
+    "weights of another name": (
+        lambda folder: save_file({"w": torch.zeros(7, 2)}, folder / WEIGHTS_FILE), WEIGHTS_FILE,
+    ),
+    "weights file is missing": (lambda folder: (folder / WEIGHTS_FILE).unlink(), WEIGHTS_FILE),
+    "card is missing": (lambda folder: (folder / CARD_FILE).unlink(), CARD_FILE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_policy_is_an_error_that_names_the_file(damage: str, tmp_path: Path) -> None:
+    save_policy(random_selector(9), PolicyCard(), tmp_path)
+    load_policy(tmp_path)
+    spoil, file = DAMAGE[damage]
+    spoil(tmp_path)
+    with pytest.raises(PolicyError) as error:
+        load_policy(tmp_path)
+    assert file in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_policy_at_a_path(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent", tmp_path / WEIGHTS_FILE):
+        with pytest.raises(PolicyError, match=str(path)):
+            find_policy(path)
