@@ -258,7 +258,9 @@ def _rows_of(outputs: Outputs, at: slice) -> Outputs:
 
 def _modality_accuracy(outputs: Outputs, labels: Tensor) -> Tensor:
     """Top-1 of each modality head over the rows that have the modality, [E, M]."""
-    correct = (outputs.evidence.argmax(2) == labels[:, None]).float()
+    # amax, not argmax: over a leading axis it is many times faster, and ties have no weight.
+    own = torch.take_along_dim(outputs.evidence, labels[:, None, None], 2)[:, :, 0]
+    correct = (own >= outputs.evidence.amax(2)).float()
     if outputs.present is None:
         return correct.mean(2)
     return (correct * outputs.present).sum(2) / outputs.present.sum(2).clamp_min(1)

@@ -43,8 +43,8 @@ class RewardConfig:
 
     relative_accuracy: float = 1.0
     soft_accuracy: float = 0.0
-    weakest_modality: float = 0.0
-    hard_third: float = 0.0
+    weakest_modality: float = 0.3
+    hard_third: float = 0.2
     accuracy_gain: float = 0.0
     contribution_balance: float = 0.0
     smoothing: float = 0.0  # share of the previous round's smoothed reward that is kept (RL-MBA's moving average)

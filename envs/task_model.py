@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from envs.errors import ConfigError
 
@@ -174,14 +175,13 @@ def _fit_block(
     # One flat tensor, of which the parameters are views: the optimiser then costs one call.
     initial = [getattr(parameters, f.name) for f in fields(parameters)]
     flat = torch.cat([p.flatten() for p in initial])
-    flat.grad = torch.empty_like(flat)
-    optimiser = torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    tensors, gradients = _views(flat, initial), _views(flat.grad, initial)
+    gradient, moment, squares = (torch.zeros_like(flat) for _ in range(3))
+    steps_done = torch.zeros((), device=flat.device)
+    tensors, gradients = _views(flat, initial), _views(gradient, initial)
     w, a, b = tensors[0].flatten(0, 1), tensors[1].flatten(0, 1), tensors[2]
     dw, da, db = gradients[0].flatten(0, 1), gradients[1].flatten(0, 1), gradients[2]
     episodes, modalities, _, count = x.shape
     classes, hidden = a.shape[1:]
-    target = torch.nn.functional.one_hot(labels, classes).mT.to(x.dtype)  # [E, C, n]
     size = min(count, config.minibatch)
     rows = _minibatches(count, config, seeds, x.device)
     z, dz = (x.new_empty(episodes * modalities, hidden, size) for _ in range(2))
@@ -190,10 +190,10 @@ def _fit_block(
     logits = x.new_empty(episodes, classes, size)
     losses = []
     for step in range(config.steps):
-        xb, yb, mb = x, target, present
+        xb, yb, mb = x, labels, present
         if rows is not None:
             xb = torch.take_along_dim(x, rows[step][:, None, None], 3)
-            yb = torch.take_along_dim(target, rows[step][:, None], 2)
+            yb = torch.take_along_dim(labels, rows[step], 1)
             mb = None if present is None else torch.take_along_dim(present, rows[step][:, None], 2)
         xb = xb.flatten(0, 1)
         mask = None if mb is None else mb.flatten(0, 1)[:, None].to(x.dtype)  # [E M, 1, size]
@@ -216,7 +216,22 @@ def _fit_block(
         dz.mul_(z.sign_())
         torch.bmm(dz, xb.mT, out=dw)
         dw[:, -1].zero_()
-        optimiser.step()
+        adamw(
+            [flat],
+            [gradient],
+            [moment],
+            [squares],
+            [],
+            [steps_done],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
         tensors[0][:, :, -1, -1] = 1.0  # undo the decay of the constant unit
     norm = sum(g.square().flatten(1).sum(1) for g in gradients).sqrt()
     return TaskModel(Parameters(*tensors), (losses[-1] - losses[0]) / config.steps, norm)
@@ -238,30 +253,35 @@ def _minibatches(count: int, config: TaskModelConfig, seeds: list[int] | None, d
     return torch.from_numpy(np.stack(draws, 1)).to(device)
 
 
-def _cross_entropy_gradient_(logits: Tensor, target: Tensor, watched: bool) -> Tensor | None:
+def _cross_entropy_gradient_(logits: Tensor, labels: Tensor, watched: bool) -> Tensor | None:
     """Replace logits [E, C, n] by the gradient of the mean cross-entropy; its value [E] if `watched`."""
+    at = labels[:, None]  # [E, 1, n]
     p = torch.softmax(logits, dim=1)
-    loss = -(p * target).sum(1).clamp_min(1e-12).log().mean(1) if watched else None
-    torch.sub(p, target, out=logits).div_(target.shape[-1])
+    loss = -p.gather(1, at)[:, 0].clamp_min(1e-12).log().mean(1) if watched else None
+    count = labels.shape[1]
+    torch.mul(p, 1.0 / count, out=logits)
+    logits.scatter_add_(1, at, logits.new_full((), -1.0 / count).expand(at.shape))
     return loss
 
 
-def _evidential_gradient_(logits: Tensor, target: Tensor, present: Tensor | None, watched: bool) -> Tensor | None:
+def _evidential_gradient_(logits: Tensor, labels: Tensor, present: Tensor | None, watched: bool) -> Tensor | None:
     """Replace logits [E, M, C, n] by the gradient of sum_m mean_rows(log alpha_0 - log alpha_y).
 
     The mean runs over the rows that have the modality. Returns the loss [E] if `watched`.
     """
-    target = target[:, None]  # [E, 1, C, n]
+    at = labels[:, None, None].expand(-1, logits.shape[1], -1, -1)  # [E, M, 1, n]
     alpha = torch.nn.functional.softplus(logits).add_(1.0)
     strength = alpha.sum(2, keepdim=True)
+    own = alpha.gather(2, at)  # alpha of the true class
     if present is None:
-        share = 1.0 / target.shape[-1]
+        share = 1.0 / labels.shape[1]
     else:
         share = present[:, :, None].to(logits.dtype)
         share = share / share.sum(-1, keepdim=True).clamp_min(1.0)
-    loss = None
-    if watched:
-        loss = ((strength.log() - (alpha * target).sum(2, keepdim=True).log()) * share).sum((1, 2, 3))
-    gradient = torch.div(target, alpha, out=alpha).neg_().add_(strength.reciprocal_())
-    torch.sigmoid(logits, out=logits).mul_(gradient).mul_(share)
+    loss = ((strength.log() - own.log()) * share).sum((1, 2, 3)) if watched else None
+    # d/d logit = sigmoid(logit) (1 / alpha_0 - [true class] / alpha_y)
+    slope = torch.sigmoid(logits, out=alpha)
+    at_label = slope.gather(2, at).div_(own).mul_(share)
+    torch.mul(slope, strength.reciprocal_().mul_(share), out=logits)
+    logits.scatter_add_(2, at, at_label.neg_())
     return loss

@@ -28,7 +28,7 @@ class LearnerConfig:
     """How weights follow from episodes."""
 
     advantage: str = "group"  # group: return-to-go minus the group's mean; ema: one-step minus a moving average
-    iterations: int = 40  # at most; `minutes` may end training earlier
+    iterations: int = 60  # at most; `minutes` may end training earlier
     groups: int = 6  # S, starts per iteration, over all environment runners
     copies: int = 16  # G, episodes per start
     learning_rate: float = 0.08  # of Adam

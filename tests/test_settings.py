@@ -1,0 +1,215 @@
+"""Settings: read, merged, and mistakes named where they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from envs.errors import ConfigError
+from envs.multimodal_al import EnvConfig
+from learners.settings import (
+    LearnerConfig,
+    TrainConfig,
+    build,
+    merge,
+    parse_overrides,
+    preset_names,
+    read_preset,
+    read_yaml,
+    to_yaml,
+)
+
+
+def test_build_from_a_nested_mapping() -> None:
+    config = build(
+        TrainConfig,
+        {
+            "datasets": ["emoji", "digits"],
+            "protocol": {"rounds": 3},
+            "policy": {"features": ["margin", "density"], "mlp": [8]},
+            "learner": {"learning_rate": 1, "copies": 4},
+        },
+    )
+    assert config.datasets == ("emoji", "digits")
+    assert config.protocol.rounds == 3
+    assert config.protocol.batch_size == TrainConfig().protocol.batch_size
+    assert config.policy.features == ("margin", "density")
+    assert config.policy.mlp == (8,)
+    assert config.learner == dataclasses.replace(LearnerConfig(), learning_rate=1.0, copies=4)
+    assert build(TrainConfig, {}) == TrainConfig()
+
+
+def test_the_environment_of_a_run_takes_its_settings() -> None:
+    config = build(
+        TrainConfig,
+        {"seed": 5, "starts": 7, "learner": {"copies": 3}, "policy": {"features": ["margin"]},
+         "reward": {"weakest_modality": 0.5}, "candidates": {"per_pick": 9}, "model": {"steps": 2}},
+    )  # fmt: skip
+    env = config.env()
+    assert isinstance(env, EnvConfig)
+    assert (env.seed, env.starts, env.copies, env.features) == (5, 7, 3, ("margin",))
+    assert (env.reward, env.candidates, env.model) == (config.reward, config.candidates, config.model)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"protocl": {}}, "Unknown setting 'protocl'. Did you mean 'protocol'?"),
+        ({"protocol": {"round": 3}}, "Unknown setting 'protocol.round'. Did you mean 'rounds'?"),
+        ({"learner": {"LearningRate": 3}}, "Unknown setting 'learner.LearningRate'. Did you mean 'learning_rate'?"),
+        ({"learner": {"xyzzy": 3}}, "Unknown setting 'learner.xyzzy'. Valid here: advantage, "),
+        ({7: 1}, "Unknown setting '7'."),
+        ({"learner": 3}, "learner must be a mapping"),
+        ({"learner": None}, "learner must be a mapping"),
+    ],
+)
+def test_unknown_names_are_refused_by_their_full_path(given: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(TrainConfig, given)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"protocol": {"rounds": "many"}}, "protocol.rounds is 'many'"),
+        ({"protocol": {"rounds": 2.5}}, "protocol.rounds is 2.5"),
+        ({"minutes": "long"}, "minutes is 'long'"),
+        ({"learner": {"learning_rate": [1]}}, "learner.learning_rate is [1]"),
+        ({"policy": {"linear": "perhaps"}}, "policy.linear is 'perhaps'"),
+        ({"policy": {"mlp": [4, "x"]}}, "policy.mlp.1 is 'x'"),
+        ({"datasets": "emoji"}, "datasets is 'emoji'"),
+        ({"seed": None}, "seed is None"),
+    ],
+)
+def test_values_of_the_wrong_type_are_named_with_their_path(given: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(TrainConfig, given)
+    assert str(error.value).startswith(words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"protocol": {"rounds": 0}}, "protocol.rounds is 0"),
+        ({"protocol": {"amcb_floor": 1.0}}, "protocol.amcb_floor is 1.0"),
+        ({"protocol": {"amcb_temperature": 0}}, "protocol.amcb_temperature is 0"),
+        ({"minutes": 0}, "minutes is 0"),
+        ({"minutes": float("nan")}, "minutes is nan"),
+        ({"seed": -1}, "seed is -1"),
+        ({"candidates": {"per_pick": 0}}, "candidates.per_pick is 0"),
+        ({"learner": {"advantage": "groups"}}, "Did you mean 'group'"),
+        ({"learner": {"copies": 1}}, "learner.copies is 1"),
+        ({"learner": {"weight_average": 1.0}}, "learner.weight_average is 1.0"),
+        ({"learner": {"groups": 5}}, "learner.groups is 5, which 2 environment runners"),
+        ({"resources": {"num_env_runners": -1}}, "resources.num_env_runners is -1"),
+        ({"policy": {"features": ["margins"]}}, "Did you mean 'margin'"),
+        ({"reward": {"relative_accuracy": 0}}, "Every reward weight is 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(given: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(TrainConfig, given)
+    assert words in str(error.value)
+
+
+def test_overrides_become_a_nested_mapping() -> None:
+    assert parse_overrides([]) == {}
+    assert parse_overrides(
+        ["learner.copies=8", "learner.groups=2", "datasets=[emoji, digits]", "minutes=0.5",
+         "policy.initial=zero", "policy.linear=true", "learner.copies=4"]
+    ) == {
+        "learner": {"copies": 4, "groups": 2},
+        "datasets": ["emoji", "digits"],
+        "minutes": 0.5,
+        "policy": {"initial": "zero", "linear": True},
+    }  # fmt: skip
+    # YAML 1.1 takes this for text; building makes it the number it is meant to be.
+    config = build(TrainConfig, parse_overrides(["learner.learning_rate=1e-3"]))
+    assert config.learner.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("wrong", ["learner.copies", "=3", "learner.copies=[1", ""])
+def test_unreadable_overrides_are_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_overrides(["minutes=1", wrong])
+    assert repr(wrong) in str(error.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_build(name: str) -> None:
+    config = build(TrainConfig, read_preset(name))
+    assert config.preset == name
+    config.env()
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    assert {"default", "paper"} <= set(preset_names())
+    config = build(TrainConfig, read_preset("paper"))
+    assert config.candidates.rule == "score"
+    assert config.candidates.per_pick == 5  # kappa
+    assert config.learner.advantage == "ema"
+    assert not config.policy.linear
+    assert config.policy.mlp
+    assert config.policy.batch_features == ()
+    assert 0 < config.reward.smoothing < 1
+    assert config.reward.contribution_balance > 0
+    assert build(TrainConfig, read_preset("default")) == TrainConfig()
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'papers'.*Did you mean 'paper'"):
+        read_preset("papers")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_what_is_written_reads_back_equal(name: str, tmp_path: Path) -> None:
+    config = build(
+        TrainConfig,
+        merge(read_preset(name), {"datasets": ["a,b", "päth/ü.npz", "synthetic:noise=0.3"], "seed": 12,
+                                  "learner": {"learning_rate": 1e-5}}),
+    )  # fmt: skip
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert build(TrainConfig, read_yaml(file)) == config
+
+
+def test_merge_lays_one_over_the_other() -> None:
+    below = {"a": {"x": 1, "y": 2}, "b": [1, 2], "c": 3}
+    above = {"a": {"y": 5, "z": 6}, "b": [9], "d": 4}
+    assert merge(below, above) == {"a": {"x": 1, "y": 5, "z": 6}, "b": [9], "c": 3, "d": 4}
+    assert below == {"a": {"x": 1, "y": 2}, "b": [1, 2], "c": 3}
+    assert merge({"a": {"x": 1}}, {"a": 2}) == {"a": 2}
+    assert merge({"a": 2}, {"a": {"x": 1}}) == {"a": {"x": 1}}
+
+
+def test_precedence_over_a_preset() -> None:
+    settings = merge(read_preset("paper"), {"learner": {"copies": 4}})
+    config = build(TrainConfig, merge(settings, parse_overrides(["learner.learning_rate=0.5"])))
+    assert config.learner.copies == 4
+    assert config.learner.learning_rate == 0.5
+    assert config.learner.advantage == "ema"  # the preset's, still
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"a: [1", "is not valid YAML"), (b"- 1\n- 2", "must hold a mapping"), (b"just words", "must hold a mapping"),
+     (b"\xff\xfe\xff", "Cannot read settings"), (None, "Cannot read settings")],
+)  # fmt: skip
+def test_unreadable_files_are_named(content: bytes | None, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(file)
+    assert words in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "empty.yaml"
+    file.write_text("# nothing\n")
+    assert read_yaml(file) == {}
