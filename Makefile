@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow check bench clean
+.PHONY: install demo test test-slow check results bench clean
 
 install: .venv/installed
 
@@ -18,6 +18,7 @@ demo: install
 	rm -rf runs/demo
 	$(BIN)/python run.py train --dataset emoji --out runs/demo --minutes 3
 	$(BIN)/python run.py compare --dataset emoji --policy runs/demo --seeds 20 --out runs/demo/compare
+	@echo "TensorBoard     $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 
 test: install
 	$(BIN)/python -m pytest
@@ -28,6 +29,10 @@ test-slow: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The README's tables of strategies; about half an hour.
+results: install
+	$(BIN)/python -m benchmarks.published
 
 bench: install
 	$(BIN)/python -m benchmarks.throughput

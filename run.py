@@ -56,14 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, metavar="S", help="decides starts and draws (0)")
     train.add_argument("--num-env-runners", type=int, metavar="N", help="processes that play episodes (2)")
     train.add_argument("--num-gpus-per-env-runner", type=float, metavar="G", help="GPU share of each (0)")
-    train.add_argument("--config", metavar="FILE", help="YAML file of settings")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one setting, as in learner.copies=8; repeatable",
-    )
+    _add_settings(train, "YAML file of settings", "learner.copies=8")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=_train)
 
@@ -86,16 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--strategies", metavar="A,B,...", help="default: random,margin,entropy,badge,hand_tuned")
     compare.add_argument("--workers", type=int, default=2, metavar="N", help="processes (2)")
-    compare.add_argument("--config", metavar="FILE", help="YAML file with the sections protocol and model")
-    compare.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one setting, as in protocol.rounds=5; repeatable",
-    )
+    _add_settings(compare, "YAML file with the sections protocol and model", "protocol.rounds=5")
     compare.set_defaults(run=_compare)
     return parser
+
+
+def _add_settings(command: argparse.ArgumentParser, file: str, example: str) -> None:
+    command.add_argument("--config", metavar="FILE", help=file)
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help=f"one setting, as in {example}; repeatable"
+    )
 
 
 def _train(args: argparse.Namespace) -> int:

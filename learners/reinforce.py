@@ -117,6 +117,13 @@ class Reinforce(Algorithm):
         self.advantages = ADVANTAGES[self.config.advantage](self.config.advantage_decay, self.config.advantage_clip)
         self.averaged: dict[str, np.ndarray] = self._weights()
         self._updates = 0
+        self._figures: dict[str, float] = {}
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        # Not through RLlib's metrics: they would report a data set's figures in iterations that played another.
+        self._figures = {}
+        return super().step() | {RESULTS: self._figures}
 
     @classmethod
     @override(Algorithm)
@@ -145,7 +152,7 @@ class Reinforce(Algorithm):
         self._average_weights()
 
     def _add_advantages(self, episodes: list[SingleAgentEpisode]) -> None:
-        """Write advantages into the episodes and this iteration's figures into the metrics."""
+        """Write advantages into the episodes; keep this iteration's figures."""
         rewards = np.stack([np.asarray(e.get_rewards()) for e in episodes])
         infos = [e.get_infos() for e in episodes]  # T + 1 each, the first from the reset
         source = np.array([i[0]["source"] for i in infos], np.int64)
@@ -156,9 +163,12 @@ class Reinforce(Algorithm):
             # The learner recomputes log-probabilities, so those of the draw need not travel.
             episode.extra_model_outputs.pop(Columns.ACTION_LOGP, None)
             episode.extra_model_outputs[Columns.ADVANTAGES] = InfiniteLookbackBuffer(data=row)
-        self._log(episodes, infos, rewards)
+        self._figures = self._summarise(episodes, infos, rewards)
 
-    def _log(self, episodes: list[SingleAgentEpisode], infos: list[list[dict]], rewards: np.ndarray) -> None:
+    @staticmethod
+    def _summarise(
+        episodes: list[SingleAgentEpisode], infos: list[list[dict]], rewards: np.ndarray
+    ) -> dict[str, float]:
         """Means over the rounds of all episodes, by the names of the environment's infos."""
         sums: dict[str, list[float]] = defaultdict(list)
         for rounds in infos:
@@ -166,10 +176,8 @@ class Reinforce(Algorithm):
                 for name, value in info.items():
                     if name not in ("start", "source"):
                         sums[name].append(float(value))
-        for name, values in sums.items():
-            self.metrics.log_value((RESULTS, name), float(np.mean(values)), window=1)
-        self.metrics.log_value((RESULTS, "return"), float(rewards.sum(1).mean()), window=1)
-        self.metrics.log_value((RESULTS, "episodes"), len(episodes), window=1)
+        figures = {name: float(np.mean(values)) for name, values in sums.items()}
+        return figures | {"return": float(rewards.sum(1).mean()), "episodes": float(len(episodes))}
 
     def _weights(self) -> dict[str, np.ndarray]:
         state = self.learner_group.get_weights()

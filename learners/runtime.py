@@ -22,6 +22,9 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     if ours:
+        # RLlib hands its configuration to runners by reference and keeps the reference alive; Ray's core prints an
+        # error about it all the same.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
         ray.init(
             num_cpus=num_cpus,

@@ -19,6 +19,7 @@ from ray.tune.registry import register_env
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import Source, VectorMultimodalALEnv
 from envs.roles import partition
+from envs.sources import absolute_name
 from learners.baseline_curves import baseline_curves
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
@@ -53,6 +54,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
     for name in config.reward.baselines:
         get_strategy(name)
     card = _card(config)
+    config = dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
     torch.set_num_threads(1)  # the driver shares the cores with its runners
     run.lock()
     try:
@@ -160,33 +162,32 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
         board = Board(run.tensorboard, done + 1)
         if not done:
             board.text("run/config", "```yaml\n" + run.config.read_text(encoding="utf-8") + "```")
-            _export(algorithm, config, card, run)
-        iteration = done
-        while iteration < config.learner.iterations and not stopping.is_set():
-            iteration += 1
+            save_policy(_averaged(algorithm, config), card, run.policy)
+        iteration, minutes = done, 0.0
+        while iteration < config.learner.iterations and minutes < config.minutes and not stopping.is_set():
             began = time.monotonic()
             result = algorithm.train()
             trained = time.monotonic()
+            minutes = (trained - clock) / 60
+            if not result[RESULTS]:
+                continue  # no environment runner is alive at the moment
+            iteration += 1
             figures = _figures(result)
             card.episodes += int(figures.pop("episodes"))
-            _export(algorithm, config, card, run)
+            averaged = _averaged(algorithm, config)
+            save_policy(averaged, card, run.policy)
             run.append_history({"iteration": iteration, "episodes": card.episodes, **figures})
             run.save_checkpoint(iteration, algorithm.save_to_path)
-            averaged = _averaged(algorithm, config)
-            weights = {f"policy_weight/{k}": v for k, v in averaged.named_weights().items()}
-            figures |= weights | {
+            figures |= {f"policy_weight/{k}": v for k, v in averaged.named_weights().items()} | {
                 "time/iteration_s": trained - began,
-                "time/checkpoint_s": time.monotonic() - trained,
                 "time/sample_s": result["timers"]["env_runner_sampling_timer"],
                 "time/learn_s": result["timers"]["learner_update_timer"],
+                "time/save_s": time.monotonic() - trained,
                 "training/episodes": card.episodes,
             }
             board.iteration(iteration, figures)
-            minutes = (time.monotonic() - clock) / 60
             enough = iteration == config.learner.iterations or minutes >= config.minutes or stopping.is_set()
             progress(_line(iteration, config, card, figures, minutes), last=enough)
-            if enough:
-                break
         rows = run.read_history()
         if rows:
             draw_learning_curve(rows, run.picture, f"Training on {', '.join(s['name'] for s in card.trained_on)}")
@@ -225,10 +226,6 @@ def _averaged(algorithm: Reinforce, config: TrainConfig) -> Selector:
     selector = Selector(config.policy)
     selector.load_state_dict(algorithm.averaged_state())
     return selector
-
-
-def _export(algorithm: Reinforce, config: TrainConfig, card: PolicyCard, run: RunFolder) -> None:
-    save_policy(_averaged(algorithm, config), card, run.policy)
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

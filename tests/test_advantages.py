@@ -124,6 +124,4 @@ def test_the_state_survives_a_checkpoint(name: str, seen: int) -> None:
     restored.set_state(json.loads(json.dumps(original.get_state())))
     for _ in range(2):
         rewards = rng.normal(size=(6, T))
-        np.testing.assert_array_equal(
-            restored(rewards, group, source), original(rewards, group, source)
-        )
+        np.testing.assert_array_equal(restored(rewards, group, source), original(rewards, group, source))

@@ -165,5 +165,5 @@ def test_the_previous_pick_is_handed_on() -> None:
 
 def test_too_few_valid_candidates_are_refused() -> None:
     valid = torch.tensor([[True, True, True], [True, False, False]])
-    with pytest.raises(ValueError, match="draw of 2 .* a row has 1"):
+    with pytest.raises(ValueError, match=r"draw of 2 .* a row has 1"):
         draw(lambda j, _: torch.zeros(2, 3), valid, 2, greedy=False)

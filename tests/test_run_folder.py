@@ -37,6 +37,7 @@ def test_checkpoints_appear_under_their_number(run: RunFolder) -> None:
     assert names(run) == []
     path = run.save_checkpoint(7, save("seven"))
     assert path == run.checkpoints / "000007"
+    assert [p.name for p in run.checkpoints.iterdir()] == ["000007"]  # renamed, not copied
     assert (path / "weights").read_text() == "seven"
     run.save_checkpoint(7, save("again"))
     assert names(run) == ["000007"]
@@ -136,9 +137,7 @@ def test_curves_come_back(run: RunFolder) -> None:
 def in_another_process(code: str, run: RunFolder) -> subprocess.CompletedProcess:
     root = str(Path(__file__).resolve().parent.parent)
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, str(run.root)], capture_output=True, text=True, env=environment
-    )
+    return subprocess.run([sys.executable, "-c", code, str(run.root)], capture_output=True, text=True, env=environment)
 
 
 TRY_LOCK = (

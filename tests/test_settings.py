@@ -9,6 +9,7 @@ import pytest
 
 from envs.errors import ConfigError
 from envs.multimodal_al import EnvConfig
+from envs.rewards import TERMS
 from learners.settings import (
     LearnerConfig,
     TrainConfig,
@@ -107,7 +108,12 @@ def test_values_of_the_wrong_type_are_named_with_their_path(given: dict, words: 
         ({"learner": {"groups": 5}}, "learner.groups is 5, which 2 environment runners"),
         ({"resources": {"num_env_runners": -1}}, "resources.num_env_runners is -1"),
         ({"policy": {"features": ["margins"]}}, "Did you mean 'margin'"),
-        ({"reward": {"relative_accuracy": 0}}, "Every reward weight is 0"),
+        ({"reward": dict.fromkeys(TERMS, 0)}, "Every reward weight is 0"),
+        ({"reward": {"relative_accuracy": float("nan")}}, "reward.relative_accuracy is nan"),
+        ({"policy": {"mlp": [0]}}, "policy.mlp"),
+        ({"learner": {"gradient_clip": -1}}, "learner.gradient_clip is -1"),
+        ({"learner": {"advantage_clip": -1}}, "learner.advantage_clip is -1"),
+        ({"model": {"weight_decay": -1}}, "model.weight_decay is -1"),
     ],
 )
 def test_values_out_of_range_are_refused(given: dict, words: str) -> None:
@@ -156,12 +162,14 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert config.policy.mlp
     assert config.policy.batch_features == ()
     assert 0 < config.reward.smoothing < 1
-    assert config.reward.contribution_balance > 0
+    rewarded = {name for name in TERMS if getattr(config.reward, name)}
+    assert {"relative_accuracy", "contribution_balance"} <= rewarded
+    assert rewarded <= {"relative_accuracy", "contribution_balance", "accuracy_gain"}  # nothing of ours
     assert build(TrainConfig, read_preset("default")) == TrainConfig()
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="'papers'.*Did you mean 'paper'"):
+    with pytest.raises(ConfigError, match=r"'papers'.*Did you mean 'paper'"):
         read_preset("papers")
 
 

@@ -11,7 +11,7 @@ import pytest
 from envs.errors import ConfigError, DataError
 from envs.pool import save_pool
 from envs.roles import evaluation_roles, partition, training_roles
-from envs.sources import dataset_names, open_dataset
+from envs.sources import absolute_name, dataset_names, open_dataset, split_names
 from envs.sources.bundled import BUNDLED, DATA
 from envs.sources.synthetic import SyntheticSpec, make_synthetic, parse_spec
 
@@ -195,3 +195,13 @@ def test_unknown_names_list_the_known_ones() -> None:
         open_dataset("nowhere.npz")
     with pytest.raises(DataError, match="data/nowhere: no such file"):
         open_dataset("data/nowhere")
+
+
+def test_list_of_names_keeps_the_parameters_of_synthetic_together():
+    text = "emoji,synthetic:noise=0.3,imbalance=20,watch,./a.npz"
+    assert split_names(text) == ["emoji", "synthetic:noise=0.3,imbalance=20", "watch", "./a.npz"]
+
+
+def test_only_paths_become_absolute():
+    assert absolute_name("emoji") == "emoji" and absolute_name("synthetic:seed=1") == "synthetic:seed=1"
+    assert absolute_name("a.npz") == str(Path("a.npz").absolute())

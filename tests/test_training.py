@@ -56,10 +56,11 @@ def test_run_folder_is_complete(trained):
     history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in history] == [1, 2, 3]
     assert history[-1]["episodes"] == 3 * 2 * 4
-    # The reward is what its terms say: accuracy minus the mean of the paired baselines, summed over 3 rounds.
+    # The reward is what its terms say: accuracy against the paired baselines, balance, difficulty; over 3 rounds.
     row = history[0]
     baseline = (row["baseline/badge"] + row["baseline/margin"]) / 2
-    assert row["return"] == pytest.approx(3 * (row["accuracy"] - baseline), abs=1e-5)
+    expected = row["accuracy"] - baseline + 0.3 * row["weakest_modality"] + 0.2 * row["hard_accuracy"]
+    assert row["return"] == pytest.approx(3 * expected, abs=1e-5)
     _, card = load_policy(trained)
     assert card.episodes == 24 and card.labels_used > 0 and card.seed == 0
 
@@ -84,6 +85,21 @@ def test_same_seed_same_weights_and_weights_move(trained, tmp_path):
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, type(load_policy(trained)[0])(load_policy(trained)[0].config).weights)
+
+
+def test_several_data_sets_with_other_modalities_and_classes(tmp_path):
+    out = tmp_path / "run"
+    second = "synthetic:samples=300,classes=4,modalities=3,dim=5,missing=0.2,seed=2"
+    arguments = train_command(out, "--dataset", f"{DATASET},{second}", "--set", "learner.iterations=4")
+    done = run(arguments)
+    assert done.returncode == 0, done.stderr
+    _, card = load_policy(out)
+    assert len(card.trained_on) == 2
+    assert card.labels_used == sum(source["labels"] for source in card.trained_on)
+    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    # An iteration plays one data set, and they take turns: the third modality shows in every second one.
+    named = [len([k for k in row if k.startswith("amcb/")]) for row in rows]
+    assert sorted(named) == [2, 2, 3, 3] and named[0] != named[1]
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120.0) -> None:

@@ -10,7 +10,7 @@ from envs.pool import Pool, load_pool
 from envs.sources.bundled import BUNDLED, load_bundled
 from envs.sources.synthetic import make_synthetic, parse_spec
 
-__all__ = ["dataset_names", "open_dataset", "split_names"]
+__all__ = ["absolute_name", "dataset_names", "open_dataset", "split_names"]
 
 _SYNTHETIC = "synthetic"
 
@@ -57,3 +57,10 @@ def split_names(text: str) -> list[str]:
         else:
             names.append(part.strip())
     return [name for name in names if name]
+
+
+def absolute_name(name: str) -> str:
+    """The name, or the absolute path where it is one: processes elsewhere have other working directories."""
+    if name in BUNDLED or name.partition(":")[0] == _SYNTHETIC:
+        return name
+    return str(Path(name).absolute())
