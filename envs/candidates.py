@@ -8,6 +8,7 @@ its hidden features, whose inner products estimate those of the originals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -84,6 +85,8 @@ class CandidateConfig:
             )
         if self.per_pick < 1:
             raise ConfigError(f"candidates.per_pick is {self.per_pick}; it must be at least 1.")
+        if not math.isfinite(self.score_beta):
+            raise ConfigError(f"candidates.score_beta is {self.score_beta}; it must be a number.")
 
 
 class _View:
@@ -255,7 +258,7 @@ def rank_normalise(values: Tensor) -> Tensor:
     begins = ordered[..., 1:] != ordered[..., :-1]
     tied = (~begins).any(-1)  # few features have ties
     if bool(tied.any()):
-        rank[tied] = _mean_rank_of_runs(begins[tied])
+        rank[tied] = _mean_rank_of_runs(begins[tied]).to(rank.dtype)
     rank.sub_((count - 1) / 2).mul_(2.0 / max(count - 1, 1))
     return torch.empty_like(values).scatter_(-1, order, rank)
 

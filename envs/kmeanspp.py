@@ -33,15 +33,15 @@ def inner_products(factors: Sequence[Factor], index: Tensor) -> Tensor:
 def draw_proportional(weights: Tensor, uniforms: Tensor) -> Tensor:
     """One index per episode, drawn proportionally to weights [E, R] >= 0 by uniforms [E] in [0, 1).
 
-    Where all the weights are 0 the draw is uniform among none; callers pass a positive weight wherever a draw
-    is allowed.
+    At least one weight of each episode must be positive; an index of weight 0 is never drawn.
     """
     cumulative = weights.double().cumsum(1)
     target = uniforms.double() * cumulative[:, -1]
     index = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
-    # Rounding may step past the last positive weight.
-    last = weights.shape[1] - 1 - (weights > 0).flip(1).to(torch.uint8).argmax(1)
-    return torch.minimum(index, last)
+    index = index.clamp_max(weights.shape[1] - 1)
+    # Rounding, and a parallel scan all the more, may land on a weight of 0.
+    landed = weights.gather(1, index[:, None])[:, 0] > 0
+    return torch.where(landed, index, weights.argmax(1))
 
 
 def d_squared_sampling(

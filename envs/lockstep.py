@@ -108,7 +108,7 @@ class Lockstep:
     round: Round = field(init=False)
     initial: Parameters = field(init=False)  # every round's training begins here
     starts: tuple[Start, ...] = field(init=False, default=())
-    _hardest: dict[int, Tensor] = field(init=False, default_factory=dict)
+    _hardest: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def reset(self, starts: Sequence[Start], copies: int = 1) -> Round:
         """Begin E episodes; the copies of a start stand next to each other."""
@@ -224,20 +224,20 @@ class Lockstep:
         Hardness is the difficulty U of a reference model trained on all the labels of the pool, fixed before any
         selection, so that none can move it.
         """
-        new = [i for i, seed in enumerate(seeds) if seed not in self._hardest]
+        keys = [start.digest for start in self.starts]
+        new = [i for i, key in enumerate(keys) if key not in self._hardest]
         if new:
             present = None if self._present is None else self._present[new]
             held_present = None if self._held_present is None else self._held_present[new]
             initial = self.initial.map(lambda p: p[new])
-            new_seeds = [seeds[i] for i in new]
-            reference = fit(initial, self._x[new], self._labels[new], self.model, present, new_seeds)
+            reference = fit(initial, self._x[new], self._labels[new], self.model, present, [seeds[i] for i in new])
             held = _rows_of(reference.predict(self._held_x[new], held_present), slice(self._validation_rows, None))
             even = held.evidence.new_full((1, len(self.data.modalities)), 1.0 / len(self.data.modalities))
             u = difficulty(fuse_evidence(held.evidence, even))
             hardest = u.topk(max(u.shape[1] // 3, 1), dim=1).indices
             masks = torch.zeros_like(u, dtype=torch.bool).scatter_(1, hardest, True)
-            self._hardest |= dict(zip(new_seeds, masks, strict=True))
-        return torch.stack([self._hardest[seed] for seed in seeds])
+            self._hardest |= dict(zip([keys[i] for i in new], masks, strict=True))
+        return torch.stack([self._hardest[key] for key in keys])
 
 
 def per_episode_view(x: Tensor, episodes: int) -> Tensor:

@@ -158,12 +158,19 @@ class VectorMultimodalALEnv(VectorEnv):
             self._rng = np.random.default_rng(seed)
             self._turn = int(self._rng.integers(len(self.sources)))
         options = options or {}
-        self._source = int(options.get("source", self._turn % len(self.sources)))
-        self._turn += 1
+        number = int(options.get("source", self._turn % len(self.sources)))
+        if not 0 <= number < len(self.sources):
+            raise ValueError(f"options['source'] is {number}; there are {len(self.sources)} data sets, from 0")
         count = self.num_envs // self.config.copies
         numbers = options.get("starts")
         if numbers is None:
             numbers = self._rng.choice(self.config.starts, count, replace=count > self.config.starts)
+        elif len(numbers) != count or not all(0 <= n < self.config.starts for n in numbers):
+            raise ValueError(
+                f"options['starts'] is {list(numbers)}; expected {count} numbers in 0 .. {self.config.starts - 1}"
+            )
+        self._source = number
+        self._turn += 1
         self._start_numbers = np.repeat(np.asarray(numbers, np.int64), self.config.copies)
         source = self.sources[self._source]
         source.lockstep.reset([source.start(int(i)) for i in numbers], self.config.copies)
@@ -187,6 +194,11 @@ class VectorMultimodalALEnv(VectorEnv):
             observation, infos = self.reset()
             return observation, zeros, no, no.copy(), infos
         slots = torch.as_tensor(np.asarray(actions, np.int64), device=self._offered.valid.device)
+        if slots.shape != self.action_space.shape:
+            raise ValueError(f"actions have shape {list(slots.shape)}; expected {list(self.action_space.shape)}")
+        last = self._offered.valid.shape[1] - 1
+        if bool(((slots < 0) | (slots > last)).any()):
+            raise ValueError(f"an action names a slot outside 0 .. {last}: {int(slots.min())} or {int(slots.max())}")
         if not bool(torch.take_along_dim(self._offered.valid, slots, 1).all()):
             raise ValueError("an action names a candidate slot whose 'valid' is 0")
         lockstep, offered = self.lockstep, self._offered
@@ -257,6 +269,7 @@ class MultimodalALEnv(gym.Env):
         baseline_curves: Mapping[str, np.ndarray] | None = None,
     ):
         self._vector = VectorMultimodalALEnv(config, 1, baseline_curves)
+        self._valid: np.ndarray | None = None
         self.config = self._vector.config
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
@@ -270,6 +283,8 @@ class MultimodalALEnv(gym.Env):
 
     def step(self, action: np.ndarray):
         """Label b samples and retrain."""
+        if self._valid is None:
+            raise gym.error.ResetNeeded("call reset() before step()")
         slots, replaced = distinct_slots(np.asarray(action), self._valid)
         observation, rewards, terminated, truncated, infos = self._vector.step(slots[None])
         self._valid = observation["valid"][0] > 0
@@ -283,7 +298,8 @@ def distinct_slots(action: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, i
     _, first = np.unique(slots, return_index=True)
     bad = np.ones(len(slots), bool)
     bad[first] = False
-    bad |= ~valid[slots]
+    outside = (slots < 0) | (slots >= len(valid))
+    bad |= outside | ~valid[np.where(outside, 0, slots)]
     free = valid.copy()
     free[slots[~bad]] = False
     slots[bad] = np.flatnonzero(free)[: bad.sum()]

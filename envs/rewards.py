@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,6 +54,9 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise ConfigError(f"reward.smoothing is {self.smoothing}; it must be in [0, 1).")
+        for name in TERMS:
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"reward.{name} is {getattr(self, name)}; it must be a finite number.")
         if all(getattr(self, name) == 0 for name in TERMS):
             raise ConfigError(f"Every reward weight is 0; give one of {', '.join(TERMS)} a weight.")
 
@@ -66,4 +70,4 @@ def reward(outcome: Outcome, config: RewardConfig) -> tuple[Tensor, dict[str, Te
 def _normalised_entropy(weights: Tensor) -> Tensor:
     if weights.shape[1] == 1:
         return torch.ones_like(weights[:, 0])
-    return torch.special.entr(weights).sum(1) / torch.log(torch.tensor(float(weights.shape[1])))
+    return torch.special.entr(weights).sum(1) / math.log(weights.shape[1])

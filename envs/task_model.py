@@ -41,6 +41,8 @@ class TaskModelConfig:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least {least}.")
         if not self.learning_rate > 0:
             raise ConfigError(f"model.learning_rate is {self.learning_rate}; it must be above 0.")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"model.weight_decay is {self.weight_decay}; it cannot be negative.")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +24,6 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     if ours:
-        # RLlib hands its configuration to runners by reference and keeps the reference alive; Ray's core prints an
-        # error about it all the same.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
         ray.init(
             num_cpus=num_cpus,
@@ -38,3 +37,26 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def held_back_errors() -> Iterator[None]:
+    """Hold back what is written to standard error, native code included; show it if the block fails.
+
+    RLlib hands runners its configuration by reference and keeps that reference alive; Ray's core calls it an error all
+    the same, past every log level.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -50,6 +50,10 @@ class LearnerConfig:
             raise ConfigError("learner.copies is 1; advantage 'group' compares copies, so it needs at least 2.")
         if not self.learning_rate > 0:
             raise ConfigError(f"learner.learning_rate is {self.learning_rate}; it must be above 0.")
+        if not self.gradient_clip > 0:
+            raise ConfigError(f"learner.gradient_clip is {self.gradient_clip}; it must be above 0.")
+        if not self.advantage_clip >= 0:
+            raise ConfigError(f"learner.advantage_clip is {self.advantage_clip}; it cannot be negative.")
         for name in ("weight_average", "advantage_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be in [0, 1).")
@@ -92,8 +96,6 @@ class TrainConfig:
             raise ConfigError(f"minutes is {self.minutes}; it must be above 0.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it cannot be negative.")
-        if self.candidates.per_pick < 1:
-            raise ConfigError(f"candidates.per_pick is {self.candidates.per_pick}; it must be at least 1.")
         runners = max(self.resources.num_env_runners, 1)
         if self.learner.groups % runners:
             raise ConfigError(

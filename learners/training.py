@@ -23,7 +23,7 @@ from envs.sources import absolute_name
 from learners.baseline_curves import baseline_curves
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
-from learners.runtime import local_ray
+from learners.runtime import held_back_errors, local_ray
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.telemetry import Board, Progress, draw_learning_curve
 from policies.selector import PolicyCard, Selector, save_policy
@@ -144,7 +144,8 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
         .fault_tolerance(delay_between_env_runner_restarts_s=1, env_runner_health_probe_timeout_s=5)
         .debugging(seed=config.seed + 100_003 * offset, log_level="ERROR")
     )
-    return algorithm.build_algo()
+    with held_back_errors():
+        return algorithm.build_algo()
 
 
 def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event) -> Path:

@@ -59,6 +59,8 @@ class SelectorConfig:
                 f"policy.initial is {self.initial!r}.{nearest(self.initial, INITIAL_WEIGHTS)} "
                 f"It must be one of {', '.join(INITIAL_WEIGHTS)}."
             )
+        if any(units < 1 for units in self.mlp):
+            raise ConfigError(f"policy.mlp is {list(self.mlp)}; every layer needs at least 1 unit.")
         if not self.linear and not self.mlp:
             raise ConfigError("policy.linear is false and policy.mlp is empty: the policy has no weights.")
         if not self.linear and self.batch_features:

@@ -314,7 +314,7 @@ def test_actions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     env = VectorMultimodalALEnv(CONFIG, 2)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="shape"):
-        env.step(np.broadcast_to(np.arange(shape[-1]), shape))
+        env.step(np.broadcast_to(np.arange(shape[-1]), shape).copy())
 
 
 @pytest.mark.parametrize(
