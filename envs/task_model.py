@@ -110,11 +110,23 @@ class TaskModel:
         hidden = torch.matmul(p.encoder, x).relu_()
         if present is not None:
             hidden = hidden * present[:, :, None]
-        evidence = torch.nn.functional.softplus(torch.matmul(p.modality_head, hidden))
+        evidence, _ = softplus_and_slope(torch.matmul(p.modality_head, hidden))
         if present is not None:
             evidence = evidence * present[:, :, None]
         logits = torch.bmm(p.multimodal_head, hidden.flatten(1, 2))
         return Outputs(hidden, evidence, logits, present)
+
+
+def softplus_and_slope(x: Tensor, out: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """softplus(x) and its derivative sigmoid(x), by way of softplus(x) = -log sigmoid(-x).
+
+    In single precision softplus stops growing at 85. `out` holds both results; a loop should give it: fresh memory for
+    every call costs as much as the arithmetic.
+    """
+    value, slope = out or (torch.empty_like(x), torch.empty_like(x))
+    complement = torch.neg(x, out=slope).sigmoid_().clamp_min_(1e-37)
+    torch.log(complement, out=value).neg_()
+    return value, complement.neg_().add_(1.0)
 
 
 def per_episode(x: Tensor | None, episodes: int) -> Tensor | None:
@@ -190,6 +202,7 @@ def _fit_block(
     shared = (episodes, modalities * hidden, size)  # z as the multimodal head sees it
     modality_logits = x.new_empty(episodes * modalities, classes, size)
     logits = x.new_empty(episodes, classes, size)
+    buffers = tuple(x.new_empty(episodes, modalities, classes, size) for _ in range(2))
     losses = []
     for step in range(config.steps):
         xb, yb, mb = x, labels, present
@@ -208,7 +221,7 @@ def _fit_block(
         watched = step in (0, config.steps - 1)
         loss = _cross_entropy_gradient_(logits, yb, watched)
         per_modality = modality_logits.view(episodes, modalities, classes, size)
-        evidential = _evidential_gradient_(per_modality, yb, mb, watched)
+        evidential = _evidential_gradient_(per_modality, yb, mb, watched, buffers)
         if watched:
             losses.append(loss + evidential)
         torch.bmm(modality_logits, z.mT, out=da)
@@ -266,13 +279,20 @@ def _cross_entropy_gradient_(logits: Tensor, labels: Tensor, watched: bool) -> T
     return loss
 
 
-def _evidential_gradient_(logits: Tensor, labels: Tensor, present: Tensor | None, watched: bool) -> Tensor | None:
+def _evidential_gradient_(
+    logits: Tensor,
+    labels: Tensor,
+    present: Tensor | None,
+    watched: bool,
+    buffers: tuple[Tensor, Tensor] | None = None,
+) -> Tensor | None:
     """Replace logits [E, M, C, n] by the gradient of sum_m mean_rows(log alpha_0 - log alpha_y).
 
     The mean runs over the rows that have the modality. Returns the loss [E] if `watched`.
     """
     at = labels[:, None, None].expand(-1, logits.shape[1], -1, -1)  # [E, M, 1, n]
-    alpha = torch.nn.functional.softplus(logits).add_(1.0)
+    alpha, slope = softplus_and_slope(logits, buffers)
+    alpha.add_(1.0)
     strength = alpha.sum(2, keepdim=True)
     own = alpha.gather(2, at)  # alpha of the true class
     if present is None:
@@ -282,7 +302,6 @@ def _evidential_gradient_(logits: Tensor, labels: Tensor, present: Tensor | None
         share = share / share.sum(-1, keepdim=True).clamp_min(1.0)
     loss = ((strength.log() - own.log()) * share).sum((1, 2, 3)) if watched else None
     # d/d logit = sigmoid(logit) (1 / alpha_0 - [true class] / alpha_y)
-    slope = torch.sigmoid(logits, out=alpha)
     at_label = slope.gather(2, at).div_(own).mul_(share)
     torch.mul(slope, strength.reciprocal_().mul_(share), out=logits)
     logits.scatter_add_(2, at, at_label.neg_())
