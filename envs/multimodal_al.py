@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,7 +22,6 @@ from envs.candidates import (
 from envs.errors import ConfigError
 from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
 from envs.observation import observation_space
-from envs.pool import Pool
 from envs.preparation import prepare
 from envs.rewards import Outcome, RewardConfig, reward
 from envs.roles import partition, training_roles
@@ -59,11 +58,11 @@ class Source:
 
     Args:
         config: the environment's configuration.
-        dataset: name or path, or a pool that is open already.
+        dataset: name or path.
     """
 
-    def __init__(self, config: EnvConfig, dataset: str | Pool):
-        self.pool = dataset if isinstance(dataset, Pool) else open_dataset(dataset)
+    def __init__(self, config: EnvConfig, dataset: str):
+        self.pool = open_dataset(dataset)
         self.config = config
         roles = training_roles(self.pool, config.seed)
         config.protocol.check_budget(len(roles.pool), f"'{self.pool.name}' (half of it trains policies)")
@@ -115,7 +114,6 @@ class VectorMultimodalALEnv(VectorEnv):
         config: EnvConfig | Mapping[str, Any] | None = None,
         num_envs: int = 1,
         baseline_curves: Mapping[str, np.ndarray] | None = None,
-        pools: Sequence[Pool] | None = None,
     ):
         self.config = config if isinstance(config, EnvConfig) else EnvConfig(**(config or {}))
         if num_envs % self.config.copies:
@@ -124,7 +122,7 @@ class VectorMultimodalALEnv(VectorEnv):
                 "of copies is divided."
             )
         self.num_envs = num_envs
-        self.sources = [Source(self.config, d) for d in (pools or self.config.datasets)]
+        self.sources = [Source(self.config, d) for d in self.config.datasets]
         self._curves = dict(baseline_curves or {})
         shape = (len(self.sources), self.config.starts, self.config.protocol.rounds + 1)
         for name, curves in self._curves.items():

@@ -138,8 +138,8 @@ class Pool:
         return len(self.class_names)
 
     def take(self, modality: str, rows: np.ndarray) -> np.ndarray:
-        """Features of `rows` as a fresh float32 [len(rows), D_m]; zeros where absent."""
-        x = self.features[modality][rows].astype(np.float32)
+        """Features of `rows` as a fresh float64 [len(rows), D_m]; zeros where absent."""
+        x = self.features[modality][rows].astype(np.float64)
         x[~self.present[rows, self.modalities.index(modality)]] = 0
         return x
 

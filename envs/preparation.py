@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,11 +57,11 @@ def prepare(
     widths = [min(dim, f.shape[1]) for f in pool.features.values()]
     x = np.zeros((len(widths), max(widths) + 1, len(rows)), np.float32)
     x[:, -1] = 1.0
-    for m, features in enumerate(pool.features.values()):
-        transform = _fit_transform(features, fit_rows[pool.present[fit_rows, m]], widths[m])
+    for m, modality in enumerate(pool.modalities):
+        transform = _fit_transform(pool, modality, fit_rows[pool.present[fit_rows, m]], widths[m])
         for low in range(0, len(rows), BLOCK):
             block = rows[low : low + BLOCK]
-            mapped = transform(np.asarray(features[block], np.float64))
+            mapped = transform(pool.take(modality, block))
             mapped[~pool.present[block, m]] = 0.0
             x[m, : widths[m], low : low + len(block)] = mapped.T
     present = pool.present[rows].T
@@ -78,21 +79,21 @@ def prepare(
     )
 
 
-def _fit_transform(features: np.ndarray, rows: np.ndarray, width: int):
+def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Callable[[np.ndarray], np.ndarray]:
     """Standardisation, principal components and one common scale, fitted on `rows`."""
     blocks = [rows[low : low + BLOCK] for low in range(0, len(rows), BLOCK)]
-    total = sum(np.asarray(features[b], np.float64).sum(0) for b in blocks)
+    total = sum(pool.take(modality, b).sum(0) for b in blocks)
     mean = total / max(len(rows), 1)
-    squares = sum(((np.asarray(features[b], np.float64) - mean) ** 2).sum(0) for b in blocks)
+    squares = sum(((pool.take(modality, b) - mean) ** 2).sum(0) for b in blocks)
     deviation = np.sqrt(squares / max(len(rows), 1))
     deviation[deviation < 1e-8] = np.inf  # a constant feature says nothing
 
     def standardise(block: np.ndarray) -> np.ndarray:
         return np.clip((block - mean) / deviation, -CLIP, CLIP)
 
-    if width == features.shape[1]:
+    if width == pool.features[modality].shape[1]:
         return standardise
-    covariance = sum(s.T @ s for s in (standardise(np.asarray(features[b], np.float64)) for b in blocks))
+    covariance = sum(s.T @ s for s in (standardise(pool.take(modality, b)) for b in blocks))
     values, vectors = np.linalg.eigh(covariance / max(len(rows), 1))
     basis = vectors[:, ::-1][:, :width]
     # Eigenvectors have no sign of their own.

@@ -97,7 +97,7 @@ def test_absent_rows_may_hold_nan_and_are_taken_as_zeros() -> None:
     x = edited(tiny().features["text"], (3, 0), np.nan)
     pool = tiny(features={"image": tiny().features["image"], "text": x})
     taken = pool.take("text", np.array([3, 0]))
-    assert taken.dtype == np.float32
+    assert taken.dtype == np.float64
     np.testing.assert_array_equal(taken, [np.zeros(3), x[0]])
     taken[:] = 7  # a copy
     assert (pool.take("text", np.array([0])) == x[0]).all()
