@@ -1,0 +1,103 @@
+"""The labelling simulation: what copies share, what choosers may see, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.pool import Pool
+from envs.preparation import prepare
+from envs.roles import evaluation_roles, partition, training_roles
+from envs.task_model import TaskModelConfig
+
+PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)
+MODEL = TaskModelConfig(hidden=6, steps=10)
+
+
+@pytest.fixture
+def lockstep(begin, pool: Pool) -> Lockstep:
+    """Two starts, two copies of each."""
+    return begin(pool, (0, 1), 2)[0]
+
+
+def first_free(lockstep: Lockstep, count: int = 4) -> torch.Tensor:
+    return lockstep.round.available.float().topk(count, dim=1).indices
+
+
+def test_copies_of_a_start_agree_until_their_picks_differ(lockstep: Lockstep, begin, pool: Pool) -> None:
+    accuracy = lockstep.measure().accuracy
+    assert accuracy[0] == accuracy[1] and accuracy[2] == accuracy[3]
+    picks = first_free(lockstep)
+    before = lockstep.round.model.parameters.encoder.clone()
+    lockstep.label(picks)
+    encoder = lockstep.round.model.parameters.encoder
+    torch.testing.assert_close(encoder[0], encoder[1])
+    assert not torch.allclose(encoder[0], before[0])
+    other = picks.clone()
+    other[1] = lockstep.round.available[1].nonzero()[-4:, 0]
+    again = begin(pool, (0, 1), 2)[0]
+    again.label(other)
+    assert not torch.allclose(again.round.model.parameters.encoder[0], again.round.model.parameters.encoder[1])
+
+
+def test_a_round_knows_bought_labels_and_no_others(lockstep: Lockstep, pool: Pool) -> None:
+    for _ in range(2):
+        lockstep.label(first_free(lockstep))
+    round_ = lockstep.round
+    assert round_.labelled.shape == round_.labels.shape == (4, 16)
+    for e, start in enumerate(s for s in lockstep.starts for _ in range(2)):
+        rows = start.roles.pool[round_.labelled[e].numpy()]
+        assert (pool.labels[rows] == round_.labels[e].numpy()).all()
+    assert (round_.available.sum(1) == round_.available.shape[1] - 16).all()
+    assert not round_.available.gather(1, round_.labelled).any()
+
+
+def test_measured_rows_do_not_reach_choosers(pool: Pool) -> None:
+    """Other labels on the test rows change what is measured, and nothing that a strategy sees."""
+    parts = partition(pool)
+    labels = pool.labels.copy()
+    labels[parts.test] = (labels[parts.test] + 1) % pool.num_classes
+    rounds, measured = [], []
+    for one in (pool, Pool(**{**vars(pool), "labels": labels})):
+        lockstep = Lockstep(prepare(one, parts.evaluation, parts.test), MODEL, PROTOCOL)
+        # The same start for both: drawing it again would stratify by the changed labels.
+        lockstep.reset([draw_start(evaluation_roles(pool, 0), 0, PROTOCOL)])
+        rounds.append(lockstep.round)
+        measured.append(lockstep.measure().accuracy)
+    assert not torch.equal(*measured)
+    for name in ("x", "density", "labelled", "labels", "weights"):
+        torch.testing.assert_close(getattr(rounds[0], name), getattr(rounds[1], name), rtol=0, atol=0)
+    for field in dataclasses.fields(rounds[0].validation):
+        one, two = (getattr(r.validation, field.name) for r in rounds)
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_hard_rows_are_a_third_and_fixed_in_advance(lockstep: Lockstep) -> None:
+    masks = lockstep._hard.clone()
+    rows = len(lockstep.starts[0].roles.holdout)
+    assert (masks.sum(1) == rows // 3).all()
+    lockstep.label(first_free(lockstep))
+    assert torch.equal(lockstep._hard, masks)
+
+
+def test_bad_picks_are_refused_and_nothing_is_bought(lockstep: Lockstep) -> None:
+    good = first_free(lockstep)
+    labelled = lockstep.round.labelled[1, 0]
+    for place, value, words in ((0, good[1, 1], "twice"), (0, labelled, "already labelled"), (0, 10**6, "must lie in")):
+        bad = good.clone()
+        bad[1, place] = value
+        with pytest.raises(ValueError, match=words):
+            lockstep.label(bad)
+    with pytest.raises(ValueError, match="shape"):
+        lockstep.label(good[:2])
+    assert lockstep.round.index == 0 and lockstep.round.labelled.shape[1] == 8
+
+
+def test_the_digest_tells_starts_apart(pool: Pool) -> None:
+    one = draw_start(training_roles(pool, 1), 1, PROTOCOL)
+    assert one.digest == draw_start(training_roles(pool, 1), 1, PROTOCOL).digest
+    assert one.digest != draw_start(training_roles(pool, 2), 1, PROTOCOL).digest
+    assert one.digest != draw_start(training_roles(pool, 1), 2, PROTOCOL).digest
