@@ -89,7 +89,7 @@ def rllib_share(dataset: str, iterations: int) -> dict[str, float]:
     timed(Selector, "select", "policy")
     timed(Selector, "log_probability", "policy")
     config = build(TrainConfig, {"datasets": [dataset], "resources": {"num_env_runners": 0}})
-    with local_ray():
+    with local_ray(1):
         algorithm = make_algorithm(config, {})
         algorithm.train()
         for key in spent:

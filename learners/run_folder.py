@@ -24,13 +24,14 @@ from filelock import FileLock, Timeout
 from envs.errors import ConfigError
 
 KEPT_CHECKPOINTS = 3
+LOCK_FILE = ".lock"
 
 
 class RunFolder:
     """Paths and atomic writes of one run.
 
     Args:
-        root: the folder; created by `open_new`.
+        root: the folder; `lock` creates it.
     """
 
     def __init__(self, root: str | Path):
@@ -46,8 +47,11 @@ class RunFolder:
 
     def lock(self) -> None:
         """Keep a second run out of the folder for as long as this process lives."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.root / ".lock")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"Cannot write into {self.root}: {error.strerror}; choose another --out.") from None
+        self._lock = FileLock(self.root / LOCK_FILE)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -59,6 +63,12 @@ class RunFolder:
         """Let others in."""
         if self._lock is not None:
             self._lock.release()
+
+    def is_vacant(self) -> bool:
+        """Whether a new run may begin here: nothing but a lock that a killed run left."""
+        if not self.root.exists():
+            return True
+        return self.root.is_dir() and all(p.name == LOCK_FILE for p in self.root.iterdir())
 
     def is_run(self) -> bool:
         """Whether a run has begun here."""

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+import torch
+
+from envs.errors import ConfigError
 
 # One thread per process: several processes share the cores, and threads on top of them only wait for each other.
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -18,25 +21,40 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def local_ray(num_cpus: int | None = None) -> Iterator[None]:
-    """A running Ray: the one that is there, or one of our own for the time of the block."""
+def local_ray(processes: int) -> Iterator[None]:
+    """A running Ray: the one that is there or that RAY_ADDRESS names, else one of our own for the time of the block.
+
+    Args:
+        processes: how many must run side by side; more than there are cores share them instead of waiting for ever.
+    """
     for name in ("ray.rllib", "ray.tune", "ray._common.deprecation"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     if ours:
         paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
+        address = os.environ.get("RAY_ADDRESS")
+        own = {"num_cpus": max(processes, os.cpu_count() or 1), "include_dashboard": False}
         ray.init(
-            num_cpus=num_cpus,
-            include_dashboard=False,
+            address=address or "local",
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env={"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
+            **({} if address else own),
         )
     try:
         yield
     finally:
         if ours:
             ray.shutdown()
+
+
+def check_gpus(wanted: float) -> None:
+    """Raise ConfigError where a run of our own would wait for ever for GPUs that this machine does not have."""
+    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+        return  # a cluster may still grow
+    found = torch.cuda.device_count()
+    if wanted > found:
+        raise ConfigError(f"The run asks for {wanted:g} GPUs and this machine has {found}; ask for fewer.")
 
 
 @contextmanager

@@ -68,6 +68,18 @@ class ResourceConfig:
     num_learners: int = 0  # 0: the driver learns
     num_gpus_per_learner: float = 0.0
 
+    @property
+    def processes(self) -> int:
+        """Processes beside the driver."""
+        return self.num_env_runners + self.num_learners
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all processes together."""
+        return (
+            self.num_env_runners * self.num_gpus_per_env_runner + max(self.num_learners, 1) * self.num_gpus_per_learner
+        )
+
     def __post_init__(self) -> None:
         for f in fields(self):
             if getattr(self, f.name) < 0:

@@ -23,7 +23,7 @@ from envs.sources import absolute_name
 from learners.baseline_curves import baseline_curves
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
-from learners.runtime import held_back_errors, local_ray
+from learners.runtime import check_gpus, held_back_errors, local_ray
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.telemetry import Board, Progress, draw_learning_curve
 from policies.selector import PolicyCard, Selector, save_policy
@@ -49,10 +49,11 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
         if not run.is_run():
             raise ConfigError(f"{out} holds no run to resume; start one without --resume.")
         config = dataclasses.replace(build(TrainConfig, read_yaml(run.config)), minutes=config.minutes)
-    elif run.root.exists() and any(run.root.iterdir()):
+    elif not run.is_vacant():
         raise ConfigError(f"{out} is not empty; choose another --out, or --resume the run that is there.")
     for name in config.reward.baselines:
         get_strategy(name)
+    check_gpus(config.resources.gpus)
     card = _card(config)
     config = dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
     torch.set_num_threads(1)  # the driver shares the cores with its runners
@@ -60,7 +61,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
     try:
         if not resume:
             run.write_text(run.config, to_yaml(config))
-        with local_ray(), stop_requested() as stopping:
+        with local_ray(config.resources.processes), stop_requested() as stopping:
             return _train(config, run, card, stopping)
     finally:
         run.release()

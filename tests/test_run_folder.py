@@ -169,3 +169,20 @@ def test_a_second_holder_in_the_same_process_is_refused(run: RunFolder) -> None:
     with pytest.raises(ConfigError, match="in use by another training run"):
         RunFolder(run.root).lock()
     run.release()
+
+
+def test_a_folder_is_vacant_until_a_run_writes_into_it(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert run.is_vacant()
+    run.lock()
+    run.release()
+    assert run.is_vacant()
+    run.write_text(run.config, "seed: 0")
+    assert not run.is_vacant()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="Cannot write into"):
+        RunFolder(tmp_path / "file" / "run").lock()
+    assert not RunFolder(tmp_path / "file").is_vacant()

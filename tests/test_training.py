@@ -187,6 +187,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "setting": (["train", "--set", "learner.copys=3", *out], ["learner.copys", "'copies'"]),
         "type": (["train", "--set", "protocol.rounds=many", *out], ["protocol.rounds", "many"]),
         "preset": (["train", "--preset", "papper", *out], ["papper", "'paper'"]),
+        "gpu": (["train", "--dataset", "emoji", "--num-gpus-per-env-runner", "4", *out], ["8 GPUs"]),
         "folder in use": (["train", "--dataset", "emoji", "--out", str(used)], ["not empty", "--resume"]),
         "nothing to resume": (["train", "--resume", *out], ["resume"]),
     }
