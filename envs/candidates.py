@@ -22,7 +22,7 @@ from envs.errors import ConfigError, nearest
 from envs.evidence import difficulty, expected_probabilities, vacuity
 from envs.round import Round
 from envs.score import Score, published_score
-from envs.task_model import Outputs
+from envs.task_model import Outputs, rows_at
 
 GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
 HIDDEN_SKETCH = 32  # numbers that stand for the hidden features
@@ -154,7 +154,7 @@ class _View:
 
     @cached_property
     def density(self) -> Tensor:
-        return self.round.at(self.round.density, self.positions)
+        return rows_at(self.round.density, self.positions)
 
     @cached_property
     def hidden_sketch(self) -> Tensor:  # [E, HIDDEN_SKETCH, K]

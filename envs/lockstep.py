@@ -20,7 +20,16 @@ from envs.evidence import difficulty, fuse_evidence
 from envs.preparation import PreparedPool
 from envs.roles import Roles
 from envs.round import Round, Validation
-from envs.task_model import Outputs, Parameters, TaskModel, TaskModelConfig, fit, initial_parameters, per_episode
+from envs.task_model import (
+    Outputs,
+    Parameters,
+    TaskModel,
+    TaskModelConfig,
+    fit,
+    initial_parameters,
+    per_episode,
+    rows_at,
+)
 
 ECE_BINS = 10
 
@@ -171,13 +180,9 @@ class Lockstep:
         return x, present, torch.stack([self.data.labels[i] for i in index])
 
     def _fit(self, initial: Parameters, labelled: Tensor, seeds: list[int]) -> TaskModel:
-        episodes = len(seeds)
-        x = torch.take_along_dim(per_episode_view(self._x, episodes), labelled[:, None, None], 3)
-        present = self._present
-        if present is not None:
-            present = torch.take_along_dim(per_episode_view(present, episodes), labelled[:, None], 2)
-        labels = torch.take_along_dim(per_episode_view(self._labels, episodes), labelled, 1)
-        return fit(initial, x, labels, self.model, present, seeds)
+        present = None if self._present is None else rows_at(self._present, labelled)
+        labels = rows_at(self._labels, labelled)
+        return fit(initial, rows_at(self._x, labelled), labels, self.model, present, seeds)
 
     def _begin_round(self, index: int, labelled: Tensor, model: TaskModel) -> Round:
         episodes = len(self._seeds)
@@ -197,7 +202,7 @@ class Lockstep:
             density=self._density,
             available=available,
             labelled=labelled,
-            labels=torch.take_along_dim(per_episode_view(self._labels, episodes), labelled, 1),
+            labels=rows_at(self._labels, labelled),
             weights=contribution_weights(validation.delta, self.protocol.amcb_temperature, self.protocol.amcb_floor),
             validation=validation,
         )
@@ -238,13 +243,6 @@ class Lockstep:
             masks = torch.zeros_like(u, dtype=torch.bool).scatter_(1, hardest, True)
             self._hardest |= dict(zip([keys[i] for i in new], masks, strict=True))
         return torch.stack([self._hardest[key] for key in keys])
-
-
-def per_episode_view(x: Tensor, episodes: int) -> Tensor:
-    """[S, ...] as [E, ...]; without a copy where there is one start or one copy."""
-    if x.shape[0] == 1:
-        return x.expand(episodes, *x.shape[1:])
-    return per_episode(x, episodes)
 
 
 def _rows_of(outputs: Outputs, at: slice) -> Outputs:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs.contribution import weights_among_present
 from envs.evidence import fuse_evidence
-from envs.task_model import Outputs, TaskModel, per_episode
+from envs.task_model import Outputs, TaskModel, rows_at
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,8 @@ class Round:
 
     def outputs_at(self, positions: Tensor) -> Outputs:
         """Outputs for positions [E, K] only."""
-        x = torch.take_along_dim(per_episode(self.x, self.episodes), positions[:, None, None], 3)
-        present = per_episode(self.present, self.episodes)
-        if present is not None:
-            present = torch.take_along_dim(present, positions[:, None], 2)
-        return self.model.predict(x, present)
-
-    def at(self, per_pool: Tensor, positions: Tensor) -> Tensor:
-        """Values [S or E, P] at positions [E, K]."""
-        return torch.take_along_dim(per_episode(per_pool, self.episodes), positions, 1)
+        present = None if self.present is None else rows_at(self.present, positions)
+        return self.model.predict(rows_at(self.x, positions), present)
 
     def fused(self, outputs: Outputs) -> Tensor:
         """EFDA's alpha_f for some outputs, fused with the AMCB weights, [E, C, R]."""

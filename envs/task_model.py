@@ -136,6 +136,13 @@ def per_episode(x: Tensor | None, episodes: int) -> Tensor | None:
     return x.repeat_interleave(episodes // x.shape[0], 0)
 
 
+def rows_at(x: Tensor, positions: Tensor) -> Tensor:
+    """x [S, ..., P] at positions [E, K], [E, ..., K]; the copies of a start read it in place."""
+    starts = x.shape[0]
+    index = positions.view(starts, len(positions) // starts, *[1] * (x.dim() - 2), -1)
+    return torch.take_along_dim(x[:, None], index, -1).flatten(0, 1)
+
+
 def fit(
     initial: Parameters,
     x: Tensor,

@@ -62,7 +62,7 @@ def sign_flip_p(differences: np.ndarray) -> float:
     observed one (Fisher 1935, "The Design of Experiments", section 21). All patterns are counted: the sums of
     the two halves of the differences are listed, and for each sum of one half a binary search counts the
     partners in the other. Beyond 40 pairs the differences are rounded to 1/10,000 of the largest one and the
-    sums counted by convolution.
+    sums counted by convolution; p is then an upper bound.
 
     Args:
         differences: [n], one per seed. Zeros stay in: they weaken neither sign (all zero gives p = 1).
@@ -101,7 +101,8 @@ def _p_by_convolution(d: np.ndarray, threshold: float) -> float:
         moved[step:] = share[: len(share) - step]
         moved[: len(share) - step] += share[step:]
         share = moved / 2
-    least = int(np.ceil(threshold / unit - 0.5))
+    # Rounding moves a sum by up to half a unit per pair: whatever may reach the threshold counts, so p errs upwards.
+    least = int(np.ceil(threshold / unit - 0.5 * len(d)))
     return float(min(1.0, 2.0 * share[min(total + least, 2 * total) :].sum())) if least > 0 else 1.0
 
 

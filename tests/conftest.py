@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
 from envs.pool import Pool
@@ -21,6 +22,11 @@ from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
 
 torch.set_num_threads(1)
+
+# A gate should fail for what a change did, not for what a random search found that day.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parent.parent
 
