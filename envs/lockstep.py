@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.contribution import contribution_weights
+from envs.contribution import accuracy_contributions, contribution_weights
 from envs.errors import ConfigError
 from envs.evidence import difficulty, fuse_evidence
 from envs.preparation import PreparedPool
@@ -117,7 +117,8 @@ class Lockstep:
     round: Round = field(init=False)
     initial: Parameters = field(init=False)  # every round's training begins here
     starts: tuple[Start, ...] = field(init=False, default=())
-    _hardest: dict[str, Tensor] = field(init=False, default_factory=dict)
+    # By start: the mask of its hardest held-out rows and the accuracy of its reference model.
+    _references: dict[str, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
     def reset(self, starts: Sequence[Start], copies: int = 1) -> Round:
         """Begin E episodes; the copies of a start stand next to each other."""
@@ -136,7 +137,7 @@ class Lockstep:
         self._seeds = tuple(seed for seed in seeds for _ in range(copies))
         labelled = torch.from_numpy(np.stack([s.initial for s in starts])).to(device)
         # The copies still agree: one model per start serves them all.
-        self._hard = self._hardest_thirds(seeds)
+        self._hard, self._reference_accuracy = self._refer(seeds)
         model = self._fit(self.initial, labelled, seeds)
         self.initial = self.initial.map(lambda p: per_episode(p, len(self._seeds)))
         model = TaskModel(
@@ -205,6 +206,8 @@ class Lockstep:
             labels=rows_at(self._labels, labelled),
             weights=contribution_weights(validation.delta, self.protocol.amcb_temperature, self.protocol.amcb_floor),
             validation=validation,
+            initial=self.initial,
+            config=self.model,
         )
         return self.round
 
@@ -223,26 +226,42 @@ class Lockstep:
             hard_accuracy=(correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
         )
 
-    def _hardest_thirds(self, seeds: list[int]) -> Tensor:
-        """Mask [S, R] of the hardest third of each start's held-out rows.
+    @property
+    def reference_accuracy(self) -> Tensor:
+        """Accuracy on the held-out rows of a model trained on all the labels of the pool, [E]."""
+        return per_episode(self._reference_accuracy, len(self._seeds))
+
+    def contributions(self) -> Tensor:
+        """Shapley value of each modality for the held-out accuracy of the current models, [E, M]."""
+        at = slice(self._validation_rows, None)
+        labels = per_episode(self._held_labels, len(self._seeds))[:, at]
+        return accuracy_contributions(
+            self.round.model.parameters.multimodal_head, _rows_of(self._held, at).hidden, labels
+        )
+
+    def _refer(self, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        """Mask [S, R] of the hardest third of each start's held-out rows, and the reference models' accuracy [S].
 
         Hardness is the difficulty U of a reference model trained on all the labels of the pool, fixed before any
         selection, so that none can move it.
         """
         keys = [start.digest for start in self.starts]
-        new = [i for i, key in enumerate(keys) if key not in self._hardest]
+        new = [i for i, key in enumerate(keys) if key not in self._references]
         if new:
             present = None if self._present is None else self._present[new]
             held_present = None if self._held_present is None else self._held_present[new]
             initial = self.initial.map(lambda p: p[new])
             reference = fit(initial, self._x[new], self._labels[new], self.model, present, [seeds[i] for i in new])
-            held = _rows_of(reference.predict(self._held_x[new], held_present), slice(self._validation_rows, None))
+            at = slice(self._validation_rows, None)
+            held = _rows_of(reference.predict(self._held_x[new], held_present), at)
             even = held.evidence.new_full((1, len(self.data.modalities)), 1.0 / len(self.data.modalities))
             u = difficulty(fuse_evidence(held.evidence, even))
             hardest = u.topk(max(u.shape[1] // 3, 1), dim=1).indices
             masks = torch.zeros_like(u, dtype=torch.bool).scatter_(1, hardest, True)
-            self._hardest |= dict(zip([keys[i] for i in new], masks, strict=True))
-        return torch.stack([self._hardest[key] for key in keys])
+            accuracy = (held.logits.argmax(1) == self._held_labels[new][:, at]).float().mean(1)
+            self._references |= {keys[i]: pair for i, pair in zip(new, zip(masks, accuracy, strict=True), strict=True)}
+        masks, accuracies = zip(*(self._references[key] for key in keys), strict=True)
+        return torch.stack(masks), torch.stack(accuracies)
 
 
 def _rows_of(outputs: Outputs, at: slice) -> Outputs:

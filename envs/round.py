@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from envs.contribution import weights_among_present
 from envs.evidence import fuse_evidence
-from envs.task_model import Outputs, TaskModel, rows_at
+from envs.task_model import Outputs, Parameters, TaskModel, TaskModelConfig, fit, rows_at
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,27 @@ class Validation:
     nll: Tensor  # [E]
     ece: Tensor  # [E] expected calibration error
     delta: Tensor  # [E, M] Top-1 of head m minus that of the multimodal head
+
+
+class Stopwatch:
+    """Where a chooser's time goes, in seconds by kind: "inference" and "picking"; the rest of it is scoring."""
+
+    def __init__(self) -> None:
+        self.seconds = {"inference": 0.0, "picking": 0.0}
+        self._running = False
+
+    @contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Add what the body takes to `kind`; a measurement within another one does not count again."""
+        if self._running:
+            yield
+            return
+        self._running, began = True, time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[kind] += time.perf_counter() - began
+            self._running = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,9 @@ class Round:
     labels: Tensor  # int64 [E, n] labels of the labelled rows
     weights: Tensor  # [E, M] AMCB
     validation: Validation
+    initial: Parameters  # of E models, before any training
+    config: TaskModelConfig
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False)
 
     @property
     def episodes(self) -> int:
@@ -60,12 +87,25 @@ class Round:
     @cached_property
     def outputs(self) -> Outputs:
         """Outputs for the whole pool."""
-        return self.model.predict(self.x, self.present)
+        with self.stopwatch.measure("inference"):
+            return self.model.predict(self.x, self.present)
 
     def outputs_at(self, positions: Tensor) -> Outputs:
         """Outputs for positions [E, K] only."""
-        present = None if self.present is None else rows_at(self.present, positions)
-        return self.model.predict(rows_at(self.x, positions), present)
+        with self.stopwatch.measure("inference"):
+            present = None if self.present is None else rows_at(self.present, positions)
+            return self.model.predict(rows_at(self.x, positions), present)
+
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> Round:
+        """The same round with task models trained otherwise (see `envs.task_model.fit`), on the same labels.
+
+        Validation and AMCB weights stay those of the round's own models.
+        """
+        with self.stopwatch.measure("inference"):
+            present = None if self.present is None else rows_at(self.present, self.labelled)
+            rows = rows_at(self.x, self.labelled)
+            model = fit(self.initial, rows, self.labels, self.config, present, list(self.seeds), heads, dropout)
+        return replace(self, model=model)
 
     def fused(self, outputs: Outputs) -> Tensor:
         """EFDA's alpha_f for some outputs, fused with the AMCB weights, [E, C, R]."""

@@ -150,6 +150,8 @@ def fit(
     config: TaskModelConfig,
     present: Tensor | None = None,
     seeds: list[int] | None = None,
+    heads: str = "evidential",
+    dropout: float = 0.0,
 ) -> TaskModel:
     """Train E models from `initial` (left untouched) on their labelled rows.
 
@@ -157,7 +159,9 @@ def fit(
         x: labelled rows [E, M, D + 1, n], the last feature 1.
         labels: [E, n] int64.
         present: bool [E, M, n], or None where nothing is missing.
-        seeds: one per episode, for the minibatches; needed when n > config.minibatch.
+        seeds: one per episode, for minibatches and dropout; needed when n > config.minibatch or dropout > 0.
+        heads: loss of the modality heads, "evidential" or "cross_entropy" (a softmax over their logits).
+        dropout: probability with which a step drops each encoder output; the others are scaled up.
     """
     episodes = x.shape[0]
     block = CPU_BLOCK if x.device.type == "cpu" else episodes
@@ -172,6 +176,8 @@ def fit(
                 config,
                 None if present is None else present[at],
                 None if seeds is None else seeds[at],
+                heads,
+                dropout,
             )
         )
     if len(parts) == 1:
@@ -191,6 +197,8 @@ def _fit_block(
     config: TaskModelConfig,
     present: Tensor | None,
     seeds: list[int] | None,
+    heads: str,
+    dropout: float,
 ) -> TaskModel:
     """`fit` for episodes whose buffers fit in the cache together."""
     # One flat tensor, of which the parameters are views: the optimiser then costs one call.
@@ -210,6 +218,7 @@ def _fit_block(
     modality_logits = x.new_empty(episodes * modalities, classes, size)
     logits = x.new_empty(episodes, classes, size)
     buffers = tuple(x.new_empty(episodes, modalities, classes, size) for _ in range(2))
+    drops = _Drops(seeds, dropout, z.shape) if dropout else None
     losses = []
     for step in range(config.steps):
         xb, yb, mb = x, labels, present
@@ -223,19 +232,25 @@ def _fit_block(
         z.relu_()
         if mask is not None:
             z.mul_(mask)
+        if drops is not None:
+            z.mul_(drops.next().to(z.device))
         torch.bmm(a, z, out=modality_logits)
         torch.bmm(b, z.view(shared), out=logits)
         watched = step in (0, config.steps - 1)
         loss = _cross_entropy_gradient_(logits, yb, watched)
         per_modality = modality_logits.view(episodes, modalities, classes, size)
-        evidential = _evidential_gradient_(per_modality, yb, mb, watched, buffers)
+        if heads == "evidential":
+            of_heads = _evidential_gradient_(per_modality, yb, mb, watched, buffers)
+        else:
+            of_heads = _heads_cross_entropy_gradient_(per_modality, yb, mb, watched)
         if watched:
-            losses.append(loss + evidential)
+            losses.append(loss + of_heads)
         torch.bmm(modality_logits, z.mT, out=da)
         torch.bmm(logits, z.view(shared).mT, out=db)
         torch.bmm(a.mT, modality_logits, out=dz)
         dz.view(shared).baddbmm_(b.mT, logits)
-        dz.mul_(z.sign_())
+        # Where a unit was dropped z is 0, and so is its gradient; the kept ones carry their scale.
+        dz.mul_(z.sign_() if drops is None else z.sign_().mul_(drops.scale))
         torch.bmm(dz, xb.mT, out=dw)
         dw[:, -1].zero_()
         adamw(
@@ -257,6 +272,25 @@ def _fit_block(
         tensors[0][:, :, -1, -1] = 1.0  # undo the decay of the constant unit
     norm = sum(g.square().flatten(1).sum(1) for g in gradients).sqrt()
     return TaskModel(Parameters(*tensors), (losses[-1] - losses[0]) / config.steps, norm)
+
+
+class _Drops:
+    """Dropout masks, step by step: 0 or 1 / (1 - p), per episode its own stream; the constant unit always stays."""
+
+    def __init__(self, seeds: list[int] | None, p: float, shape: torch.Size):
+        if seeds is None:
+            raise ValueError("fit needs seeds for dropout")
+        self.p, self.scale = p, 1.0 / (1.0 - p)
+        self.shape = (shape[0] // len(seeds), *shape[1:])
+        self.streams = [np.random.default_rng([seed, 0xD80]) for seed in seeds]
+
+    def next(self) -> Tensor:
+        """[E M, H, n]."""
+        masks = np.concatenate([r.random(self.shape, np.float32) for r in self.streams]) >= self.p
+        masks[:, -1] = True
+        scaled = torch.from_numpy(masks).float().mul_(self.scale)
+        scaled[:, -1] = 1.0
+        return scaled
 
 
 def _views(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
@@ -283,6 +317,25 @@ def _cross_entropy_gradient_(logits: Tensor, labels: Tensor, watched: bool) -> T
     count = labels.shape[1]
     torch.mul(p, 1.0 / count, out=logits)
     logits.scatter_add_(1, at, logits.new_full((), -1.0 / count).expand(at.shape))
+    return loss
+
+
+def _heads_cross_entropy_gradient_(
+    logits: Tensor, labels: Tensor, present: Tensor | None, watched: bool
+) -> Tensor | None:
+    """Replace logits [E, M, C, n] by the gradient of sum_m mean_rows(-log softmax_y); the loss [E] if `watched`.
+
+    The mean runs over the rows that have the modality.
+    """
+    at = labels[:, None, None].expand(-1, logits.shape[1], -1, -1)  # [E, M, 1, n]
+    p = torch.softmax(logits, dim=2)
+    share = logits.new_tensor(1.0 / labels.shape[1])
+    if present is not None:
+        share = present[:, :, None].to(logits.dtype)
+        share = share / share.sum(-1, keepdim=True).clamp_min(1.0)
+    loss = -(p.gather(2, at).clamp_min(1e-12).log() * share).sum((1, 2, 3)) if watched else None
+    torch.mul(p, share, out=logits)
+    logits.scatter_add_(2, at, (-share).expand(at.shape))
     return loss
 
 

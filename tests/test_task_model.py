@@ -35,29 +35,42 @@ def start(seeds: range | list[int] = range(E)) -> Parameters:
     return initial_parameters(list(seeds), M, D, C, CONFIG.hidden)
 
 
-def loss_by_autograd(p: list[Tensor], x: Tensor, y: Tensor, present: Tensor | None) -> Tensor:
-    """Both losses of one model, from their formulas alone: x [M, D + 1, n]."""
+def loss_by_autograd(
+    p: list[Tensor], x: Tensor, y: Tensor, present: Tensor | None, heads: str, mask: Tensor | None
+) -> Tensor:
+    """Both losses of one model, from their formulas alone: x [M, D + 1, n], mask [M, H, n] of the dropout."""
     z = torch.relu(p[0] @ x)
     if present is not None:
         z = z * present[:, None]
+    if mask is not None:
+        z = z * mask
     total = cross_entropy((p[2] @ z.flatten(0, 1)).T, y)
     for m in range(M):
-        alpha = 1.0 + softplus(p[1][m] @ z[m])
+        logits = p[1][m] @ z[m]
+        alpha = 1.0 + softplus(logits)
         per_row = alpha.sum(0).log() - alpha.gather(0, y[None])[0].log()
+        if heads == "cross_entropy":
+            per_row = cross_entropy(logits.T, y, reduction="none")
         total = total + (per_row.mean() if present is None else per_row[present[m]].sum() / present[m].sum())
     return total
 
 
 def train_by_autograd(
-    episode: int, x: Tensor, y: Tensor, present: Tensor | None, config: TaskModelConfig
+    episode: int,
+    x: Tensor,
+    y: Tensor,
+    present: Tensor | None,
+    config: TaskModelConfig,
+    heads: str = "evidential",
+    masks: list[Tensor] | None = None,
 ) -> tuple[list[Tensor], list[float], float]:
     """Train one model in double precision: parameters, losses before each step, last gradient norm."""
     p = [getattr(start(), name)[episode].double().requires_grad_() for name in NAMES]
     optimiser = torch.optim.AdamW(p, lr=config.learning_rate, weight_decay=config.weight_decay)
     losses = []
-    for _ in range(config.steps):
+    for step in range(config.steps):
         optimiser.zero_grad()
-        loss = loss_by_autograd(p, x.double(), y, present)
+        loss = loss_by_autograd(p, x.double(), y, present, heads, None if masks is None else masks[step])
         loss.backward()
         p[0].grad[:, -1] = 0.0  # the constant unit is not trained
         optimiser.step()
@@ -81,6 +94,35 @@ def test_training_follows_autograd(gaps: bool, steps: int) -> None:
         for name, expected in zip(NAMES, p, strict=True):
             actual = getattr(model.parameters, name)[e].double()
             torch.testing.assert_close(actual, expected.detach(), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize(("heads", "dropout"), [("cross_entropy", 0.0), ("evidential", 0.4), ("cross_entropy", 0.4)])
+def test_training_otherwise_follows_autograd(heads: str, dropout: float, gaps: bool) -> None:
+    x, y, present = rows()
+    seeds = list(range(40, 40 + E))
+    model = fit(start(), x, y, CONFIG, present if gaps else None, seeds, heads, dropout)
+    for e in (0, 3):
+        drops = task_model._Drops([seeds[e]], dropout, torch.Size((M, CONFIG.hidden, N)))
+        masks = [drops.next().double() for _ in range(CONFIG.steps)]
+        p, losses, norm = train_by_autograd(e, x[e], y[e], present[e] if gaps else None, CONFIG, heads, masks)
+        assert model.gradient_norm[e].item() == pytest.approx(norm, rel=1e-4)
+        assert model.loss_slope[e].item() == pytest.approx((losses[-1] - losses[0]) / CONFIG.steps, abs=1e-5)
+        for name, expected in zip(NAMES, p, strict=True):
+            actual = getattr(model.parameters, name)[e].double()
+            torch.testing.assert_close(actual, expected.detach(), atol=2e-4, rtol=1e-3)
+
+
+def test_dropout_keeps_the_constant_unit_and_the_mean() -> None:
+    drops = task_model._Drops([1, 2], 0.25, torch.Size((2 * M, CONFIG.hidden, 500)))
+    mask = torch.stack([drops.next() for _ in range(4)])
+    assert (mask[:, :, -1] == 1.0).all()
+    dropped = mask[:, :, :-1]
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert not torch.equal(mask[0, :M], mask[0, M:])  # each episode its own
+    with pytest.raises(ValueError, match="seeds"):
+        fit(start(), *rows()[:2], CONFIG, dropout=0.5)
 
 
 @pytest.mark.parametrize("gaps", [False, True])
