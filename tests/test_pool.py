@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from envs import pool as pool_module
-from envs import pool_checks
+from envs import pool_checks, pool_files
 from envs.errors import DataError, nearest
 from envs.pool import Pool, load_pool, save_pool
 
@@ -60,7 +60,7 @@ def assert_same(a: Pool, b: Pool) -> None:
     for modality in a.modalities:
         np.testing.assert_array_equal(a.features[modality], b.features[modality])
         assert a.features[modality].dtype == b.features[modality].dtype
-    for field in ("present", "labels", "ids", "split", "group", "text"):
+    for field in ("present", "labels", "ids", "split", "group", "text", "picture"):
         np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
@@ -123,6 +123,8 @@ BAD = {
     "rows of ids": ({"ids": GOOD["ids"][:7]}, "ids has 7"),
     "rows of split": ({"split": GOOD["split"][:7]}, "split has 7"),
     "rows of group": ({"group": GOOD["group"][:7]}, "group has 7"),
+    "rows of picture": ({"picture": np.array(["a.png"] * 7)}, "picture has 7"),
+    "no picture": ({"picture": np.array(["a.png"] * 11 + [None])}, r'Row 11 has no picture.*\(""'),
     "rows of presence": ({"present": GOOD["present"][:7]}, "present has 7"),
     "columns of presence": ({"present": np.ones((N, 3), bool)}, r"\[12, 2\].*\[12, 3\]"),
     "presence of another type": ({"present": np.ones((N, 2))}, "present must be bool"),
@@ -313,8 +315,8 @@ def test_a_failed_save_leaves_no_half_folder(
             return rename(*args)  # the old pool's way out and back
         raise failure
 
-    module, function = step.split(".")
-    monkeypatch.setattr(getattr(pool_module, module), function, fail)
+    owner = {"pq.write_table": pool_files.pq, "os.rename": pool_module.os}[step]
+    monkeypatch.setattr(owner, step.split(".")[1], fail)
     with pytest.raises(DataError if isinstance(failure, OSError) else KeyboardInterrupt):
         save_pool(tiny(), target)
     assert os.listdir(tmp_path) == (["pool"] if exists else [])

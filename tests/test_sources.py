@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +177,23 @@ def test_bundled_contents() -> None:
     assert len(set(watch.group)) == 10
     assert digits.class_names[digits.labels[0]] == "0"
     assert accuracy("emoji", ("image",)) != pytest.approx(accuracy("emoji", ("text",)), abs=0.02)
+
+
+def test_every_emoji_has_a_small_picture() -> None:
+    emoji = open_dataset("emoji")
+    assert emoji.picture is not None
+    pictures = [Path(path).read_bytes() for path in emoji.picture.tolist()]
+    assert len(pictures) == 1600
+    for png in pictures:
+        assert png.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+        assert png.endswith(b"IEND\xaeB`\x82")
+        assert struct.unpack(">II", png[16:24]) == (32, 32)
+        assert b"tRNS" in png  # transparent around the emoji
+    assert len(set(pictures)) > 1590
+    files = set((DATA / "emoji" / "pictures").iterdir())
+    assert files == {Path(path) for path in emoji.picture.tolist()}
+    assert sum(file.stat().st_size for file in files) < 1.5e6
+    assert all(open_dataset(name).picture is None for name in ("watch", "digits"))
 
 
 def test_paths_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,6 +198,9 @@ def build_emoji(folder: Path) -> Pool:
             if member.name.startswith("package/img/google/64/"):
                 pictures[Path(member.name).name] = package.extractfile(member).read()
     images = np.stack([_composite(pictures[e["image"]]) for e in emoji])
+    small = [folder / f"{e['unified']}.png" for e in emoji]
+    for e, file in zip(emoji, small, strict=True):
+        _write_small(pictures[e["image"]], file)
     names = [e["name"].lower() for e in emoji]
     classes = sorted({e["category"] for e in emoji})
     return Pool(
@@ -209,6 +212,7 @@ def build_emoji(folder: Path) -> Pool:
         ids=np.array([e["unified"] for e in emoji]),
         group=np.array([_base(e) for e in emoji]),
         text=np.array(names),
+        picture=np.array([str(file) for file in small]),
         licence="Apache-2.0 (pictures: Noto Emoji), MIT (names and groups: emoji-data)",
         source="npm package emoji-datasource-google 16.0.0",
     )
@@ -237,6 +241,12 @@ def _composite(png: bytes) -> np.ndarray:
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     return np.asarray(Image.alpha_composite(white, picture).convert("RGB").resize((64, 64)))
+
+
+def _write_small(png: bytes, file: Path) -> None:
+    """Write a picture as PNG of 32 x 32 pixels in 64 colours, transparency included."""
+    picture = Image.open(io.BytesIO(png)).convert("RGBA").resize((32, 32), Image.Resampling.LANCZOS)
+    picture.quantize(64, method=Image.Quantize.FASTOCTREE).save(file, "PNG", optimize=True)
 
 
 def _image_features(images: np.ndarray) -> np.ndarray:
@@ -291,7 +301,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 pool = BUILDERS[name](Path(folder))
-            path = save_pool(pool, options.out / name)
+                path = save_pool(pool, options.out / name)  # copies pictures out of `folder`
         except RLMBAError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

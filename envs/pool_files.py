@@ -1,0 +1,204 @@
+"""The files of a pool: a folder or an ``.npz`` becomes the fields of a `Pool`, and a `Pool` a folder.
+
+`envs.pool` describes both forms and is what callers use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from envs import pool_checks as checks
+from envs.errors import DataError, nearest
+from envs.pool_checks import UNKNOWN
+
+if TYPE_CHECKING:
+    from envs.pool import Pool
+
+FORMAT = "rl-mba pool"
+SCHEMA_VERSION = 1
+
+# What numpy, zipfile and pyarrow raise on files that are damaged or something else entirely.
+BROKEN_FILE = (
+    OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, RuntimeError, OverflowError,
+    zipfile.BadZipFile, zlib.error, struct.error, pa.ArrowException,
+)  # fmt: skip
+
+
+def write_folder(pool: Pool, folder: Path) -> None:
+    """Write all files of `pool` into `folder`, which must not exist yet.
+
+    Raises:
+        DataError: if a picture is not there.
+        OSError: if a file cannot be read or written.
+    """
+    (folder / "features").mkdir(parents=True)
+    for modality, x in pool.features.items():
+        np.save(folder / "features" / f"{modality}.npy", x, allow_pickle=False)
+    classes = [pool.class_names[label] if label >= 0 else None for label in pool.labels]
+    table = {"id": pool.ids, "label": pool.labels, "class": pa.array(classes, pa.string())}
+    optional = {"split": pool.split, "group": pool.group, "text": pool.text}
+    if pool.picture is not None:
+        optional["picture"] = _copy_pictures(pool, folder)
+    table |= {field: column for field, column in optional.items() if column is not None}
+    table |= {f"present_{m}": np.array(pool.present[:, i]) for i, m in enumerate(pool.modalities)}
+    pq.write_table(pa.table(table), folder / "samples.parquet")
+    info = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "name": pool.name,
+        "num_samples": pool.num_samples,
+        "modalities": [{"name": m, "dim": x.shape[1], "dtype": x.dtype.name} for m, x in pool.features.items()],
+        "class_names": list(pool.class_names),
+        "licence": pool.licence,
+        "source": pool.source,
+        "notes": pool.notes,
+    }
+    text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+    (folder / "pool.json").write_text(text, "utf-8")
+
+
+def _copy_pictures(pool: Pool, folder: Path) -> np.ndarray:
+    """Copy the pictures of `pool` to ``pictures/`` and return their paths relative to `folder`, str [N].
+
+    They are named after their content: a picture that many samples share is stored once, and
+    a pool keeps valid paths when the folder that it was loaded from is saved anew.
+    """
+    (folder / "pictures").mkdir()
+    names: dict[str, str] = {"": ""}
+    values = pool.picture.tolist()
+    for row, value in enumerate(values):
+        if value in names:
+            continue
+        file = Path(value)
+        if not file.is_file():
+            raise DataError(
+                f"{checks.at(row, pool.ids)}: its picture '{value}' is not a file; correct the path, or give "
+                'an empty one ("") for none.'
+            )
+        content = file.read_bytes()
+        names[value] = f"pictures/{hashlib.sha256(content).hexdigest()[:16]}{file.suffix.lower()}"
+        (folder / names[value]).write_bytes(content)
+    return np.array([names[value] for value in values])
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """Return the fields of the `Pool` in `folder`; the features are memory-mapped.
+
+    Raises:
+        DataError, or one of `BROKEN_FILE`.
+    """
+    if not (folder / "pool.json").is_file():
+        raise DataError("not a pool folder (it has no pool.json).")
+    info = json.loads((folder / "pool.json").read_text("utf-8"))
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise DataError(f'pool.json does not describe a pool (no "format": "{FORMAT}").')
+    if info.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"schema version {info.get('schema_version')!r} is not supported; this release reads "
+            f"version {SCHEMA_VERSION}."
+        )
+    missing = {"name", "modalities", "class_names"} - set(info)
+    if missing:
+        raise DataError(f"pool.json lacks {', '.join(sorted(missing))}.")
+    if not info["modalities"]:
+        raise DataError("pool.json names no modality.")
+    features = {}
+    for entry in info["modalities"]:
+        modality = str(entry["name"])
+        checks.check_modality_name(modality)  # before it becomes a path
+        file = folder / "features" / f"{modality}.npy"
+        x = np.load(file, mmap_mode="r", allow_pickle=False)
+        if x.ndim != 2 or x.shape[1] != entry["dim"]:
+            raise DataError(f"{file.name} has shape {list(x.shape)}, not [N, {entry['dim']}].")
+        features[modality] = x
+    table = pq.read_table(folder / "samples.parquet").to_pydict()
+    needed = {"id", "label"} | {f"present_{m}" for m in features}
+    if needed - set(table):
+        raise DataError(f"samples.parquet lacks {', '.join(sorted(needed - set(table)))}.")
+    fields = {
+        "name": str(info["name"]),
+        "features": features,
+        "present": np.stack([np.asarray(table[f"present_{m}"]) for m in features], axis=1),
+        "labels": np.asarray(table["label"]),
+        "class_names": tuple(info["class_names"]),
+        "ids": np.asarray(table["id"]),
+        **{f: np.asarray(table[f]) for f in ("split", "group", "text") if f in table},
+        **{f: str(info.get(f, "")) for f in ("licence", "source", "notes")},
+    }
+    if "picture" in table:
+        fields["picture"] = checks.absolute_pictures(table["picture"], folder)
+    return fields
+
+
+def read_npz(file: Path) -> dict[str, Any]:
+    """Return the fields of the `Pool` in an ``.npz``.
+
+    Raises:
+        DataError, or one of `BROKEN_FILE`.
+    """
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    features = {key[2:]: x for key, x in arrays.items() if key.startswith("x_")}
+    if not features:
+        raise DataError(f"no array named x_<modality>; it holds {', '.join(arrays) or 'nothing'}.")
+    if "y" not in arrays:
+        raise DataError("no array named y (the labels; -1 where unknown).")
+    known = {"y", "split", "ids", "class_names", "group", "text", "picture"}
+    extra = set(arrays) - known - {f"{p}_{m}" for p in ("x", "present") for m in features}
+    if extra:
+        raise DataError(f"unknown array '{min(extra)}'.{nearest(min(extra), known)}")
+    n = len(next(iter(features.values())))
+    labels, class_names = _decode_labels(arrays["y"], arrays.get("class_names"))
+    present = [np.asarray(arrays.get(f"present_{m}", np.ones(n, bool))) for m in features]
+    for modality, column in zip(features, present, strict=True):
+        if column.shape != (n,):
+            raise DataError(f"present_{modality} has shape {list(column.shape)}, not [{n}].")
+    picture = arrays.get("picture")
+    return {
+        "name": file.stem,
+        "features": features,
+        "present": np.stack(present, axis=1),
+        "labels": labels,
+        "class_names": class_names,
+        "ids": arrays.get("ids", np.arange(n).astype(str)),
+        **{f: arrays.get(f) for f in ("split", "group", "text")},
+        "picture": None if picture is None else checks.absolute_pictures(picture, file.parent),
+        "source": file.name,
+    }
+
+
+def _decode_labels(y: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels int64 [N] and the class names, from numbers or strings."""
+    if y.ndim != 1 or y.dtype.kind not in "iufU":
+        raise DataError(f"y must be numbers or strings [N] but is {y.dtype} {list(y.shape)}.")
+    names = None if class_names is None else [str(name) for name in class_names]
+    if y.dtype.kind == "U":
+        names = sorted(set(y.tolist()) - {""}) if names is None else names
+        index = {name: i for i, name in enumerate(names)} | {"": UNKNOWN}
+        wrong = next((row for row, value in enumerate(y) if value not in index), None)
+        if wrong is not None:
+            raise DataError(f"row {wrong}: label '{y[wrong]}' is not among class_names.")
+        return np.array([index[value] for value in y], dtype=np.int64), tuple(names)
+    if y.dtype.kind == "f":
+        y = np.where(np.isnan(y), UNKNOWN, y)
+        wrong = (y != np.round(y)) | (np.abs(y) > 2**31)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(f"row {row}: label {y[row]} is not a whole number.")
+    y = y.astype(np.int64)
+    if names is not None or (y < UNKNOWN).any():
+        return y, tuple(names or ())
+    # Numbers need not start at 0 (the digits 1 to 9, say): the number becomes the class name.
+    values, codes = np.unique(y, return_inverse=True)
+    unknown = int(values[:1].tolist() == [UNKNOWN])
+    return codes.astype(np.int64) - unknown, tuple(str(v) for v in values[unknown:])
