@@ -17,8 +17,11 @@ examples:
   python run.py train --dataset my_pool.npz --out runs/mine --set reward.weakest_modality=0.3
   python run.py train --out runs/emoji --resume"""
 COMPARE_NOTES = """\
-example:
-  python run.py compare --dataset emoji --policy runs/emoji --seeds 20 --out runs/emoji/compare"""
+Finished work is kept in --out/results. The same command after an interruption goes on from there, and one with more
+data sets, strategies, policies or seeds computes what is missing.
+examples:
+  python run.py compare --dataset emoji --policy runs/emoji --seeds 20 --out runs/emoji/compare
+  python run.py compare --dataset emoji,watch,digits --strategies all --policy runs/a --policy runs/b --out runs/all"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,23 +65,23 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser(
         "compare", help="compare strategies on rows that training never saw", epilog=COMPARE_NOTES, formatter_class=raw,
-        description="Play strategies against each other, paired by seed, and write tables and pictures.",
+        description="Play strategies against each other, paired by seed, and write a report with tables and pictures.",
         allow_abbrev=False,
     )  # fmt: skip
-    compare.add_argument("--dataset", required=True, metavar="NAME|PATH", help="as for train")
+    compare.add_argument("--dataset", required=True, metavar="NAME|PATH[,...]", help="as for train")
     compare.add_argument(
         "--policy",
         action="append",
         default=[],
         metavar="[NAME=]DIR|FILE",
-        help="run or policy folder; the first is called 'learned'; repeatable",
+        help="run or policy folder; the first is called 'learned'; {dataset} stands for each data set; repeatable",
     )
-    compare.add_argument("--seeds", type=int, default=20, metavar="N", help="paired repetitions (20)")
+    compare.add_argument("--seeds", type=int, metavar="N", help="paired repetitions (20)")
+    compare.add_argument("--out", required=True, metavar="DIR", help="folder for the report and what it rests on")
     compare.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for summary.json, rounds.parquet, table.md, curves.png"
+        "--strategies", metavar="A,B,...|all", help="default: random,margin,entropy,badge,hand_tuned; all: every one"
     )
-    compare.add_argument("--strategies", metavar="A,B,...", help="default: random,margin,entropy,badge,hand_tuned")
-    compare.add_argument("--workers", type=int, default=2, metavar="N", help="processes (2)")
+    compare.add_argument("--workers", type=int, metavar="N", help="processes (2)")
     _add_settings(compare, "YAML file with the sections protocol and model", "protocol.rounds=5")
     compare.set_defaults(run=_compare)
     return parser
@@ -121,6 +124,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from envs.sources import split_names
     from evaluation.comparison import CompareConfig, compare
     from evaluation.report import text_table
     from learners.settings import build, merge, parse_overrides, read_yaml
@@ -128,18 +132,26 @@ def _compare(args: argparse.Namespace) -> int:
     settings = read_yaml(args.config) if args.config else {}
     settings = merge(settings, parse_overrides(args.set))
     flags = {
-        "dataset": args.dataset,
+        "datasets": split_names(args.dataset),
         "seeds": args.seeds,
-        "strategies": args.strategies.split(",") if args.strategies else None,
+        "strategies": [name.strip() for name in args.strategies.split(",")] if args.strategies else None,
         "policies": _named_policies(args.policy),
         "workers": args.workers,
     }
     settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
-    summary = compare(build(CompareConfig, settings), args.out)
+    config = build(CompareConfig, settings)
+    try:
+        summary = compare(config, args.out)
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished work is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
     out = Path(args.out)
     print(text_table(summary))
-    for what, name in (("curves", "curves.png"), ("table", "table.md"), ("raw rounds", "rounds.parquet")):
+    print()
+    for what, name in (("report", "report.html"), ("tables", "table.md"), ("pictures", "pictures")):
         print(f"{what:15s} {out / name}")
+    print(f"raw rounds      {out / 'rounds.parquet'}")
+    print(f"TensorBoard     tensorboard --logdir {out / 'tensorboard'}")
     return 0
 
 

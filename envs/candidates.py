@@ -19,7 +19,7 @@ from torch import Tensor
 
 from envs.contribution import weights_among_present
 from envs.errors import ConfigError, nearest
-from envs.evidence import difficulty, expected_probabilities, vacuity
+from envs.evidence import difficulty, expected_probabilities, mean_entropy, vacuity
 from envs.round import Round
 from envs.score import Score, published_score
 from envs.task_model import Outputs, rows_at
@@ -76,6 +76,8 @@ class CandidateConfig:
     rule: str = "random"  # "random": the unlabelled pool up to a cap; "score": the largest q (RL-MBA)
     per_pick: int = 40  # K = per_pick * batch_size
     score_beta: float = 1.0  # weight of the diversity term in q
+    amcb: bool = True  # the validation rows weigh the modalities; otherwise all count alike
+    efda: bool = True  # uncertainty is the variance under the (fused) evidence; otherwise the entropy of its mean
 
     def __post_init__(self) -> None:
         if self.rule not in ("random", "score"):
@@ -92,8 +94,8 @@ class CandidateConfig:
 class _View:
     """Candidate quantities, each computed once and only if a feature asks for it."""
 
-    def __init__(self, round_: Round, positions: Tensor, outputs: Outputs, score: Score | None):
-        self.round, self.positions, self.outputs, self.score = round_, positions, outputs, score
+    def __init__(self, round_: Round, positions: Tensor, outputs: Outputs, score: Score | None, efda: bool):
+        self.round, self.positions, self.outputs, self.score, self.efda = round_, positions, outputs, score, efda
 
     @cached_property
     def probabilities(self) -> Tensor:  # [E, C, K]
@@ -119,11 +121,16 @@ class _View:
 
     @cached_property
     def difficulty(self) -> Tensor:
-        return difficulty(self.alpha)
+        if self.efda:
+            return difficulty(self.alpha)
+        weights = self.round.weights_for(self.outputs)
+        weights = weights[..., None] if weights.dim() == 2 else weights
+        mixture = (weights[:, :, None] * expected_probabilities(self.outputs.evidence + 1.0)).sum(1)
+        return torch.special.entr(mixture).sum(1)
 
     @cached_property
     def modality_uncertainty(self) -> Tensor:  # [E, M, K]
-        return difficulty(self.outputs.evidence + 1.0)
+        return (difficulty if self.efda else mean_entropy)(self.outputs.evidence + 1.0)
 
     def over_modalities(self, kind: str) -> Tensor:
         u, present = self.modality_uncertainty, self.outputs.present
@@ -228,12 +235,14 @@ def offer(
     pool = round_.available.shape[1]
     count = min(cap, int(round_.available[0].sum()))
     needs_score = config.rule == "score" or not {"score", "diversity"}.isdisjoint(features)
-    score = published_score(round_, batch_size, config.score_beta) if needs_score else None
+    if not config.amcb:
+        round_ = round_.with_equal_weights()
+    score = published_score(round_, batch_size, config.score_beta, config.efda) if needs_score else None
     keys = score.q if config.rule == "score" else round_.uniforms("candidates", pool)
     positions = keys.masked_fill(~round_.available, -torch.inf).topk(count, dim=1).indices
     if config.rule == "random":
         positions = positions.sort(1).values
-    view = _View(round_, positions, round_.outputs_at(positions), score)
+    view = _View(round_, positions, round_.outputs_at(positions), score, config.efda)
     columns = [FEATURES[name](view) for name in features]
     values = rank_normalise(torch.stack(columns, 1)) if columns else positions.new_zeros(len(positions), 0, count)
     return Candidates(

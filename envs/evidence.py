@@ -6,6 +6,7 @@ axis and the classes on the one before it, as `envs.task_model.Outputs` does.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -49,3 +50,8 @@ def vacuity(alpha: Tensor) -> Tensor:
 def expected_probabilities(alpha: Tensor) -> Tensor:
     """Mean of Dirichlet(alpha), [..., C, R]."""
     return alpha / alpha.sum(-2, keepdim=True)
+
+
+def mean_entropy(alpha: Tensor) -> Tensor:
+    """Entropy of the expected probabilities, in nats, [..., C, R] to [..., R]: uncertainty blind to the evidence."""
+    return torch.special.entr(expected_probabilities(alpha)).sum(-2)

@@ -1,6 +1,6 @@
-"""D^2 sampling (k-means++ seeding) over rows that are given as factors and never written out.
+"""D^2 sampling (k-means++ seeding) over rows that are given as factors and never written out; k-means on plain rows.
 
-A row is g = sum over factors of a (x) z, so <g_i, g_j> = sum (a_i . a_j)(z_i . z_j): BADGE has one factor,
+A factorised row is g = sum over factors of a (x) z, so <g_i, g_j> = sum (a_i . a_j)(z_i . z_j): BADGE has one factor,
 a strategy with one gradient embedding per modality has M, plain vectors have a = 1.
 """
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 Factor = tuple[Tensor, Tensor]  # a [E, A, R], z [E, Z, R]
+
+# Distances of one episode held at a time; a limit per episode, so that neighbours in a lockstep change nothing.
+BLOCK = 2**24
 
 
 def squared_norms(factors: Sequence[Factor]) -> Tensor:
@@ -83,3 +86,47 @@ def d_squared_sampling(
         distance = norms + norms.gather(1, pick[:, None]) - 2.0 * inner_products(factors, pick)
         nearest = torch.minimum(nearest, distance.clamp_min_(0.0))
     return torch.stack(picks, 1), nearest
+
+
+def k_means(points: Tensor, available: Tensor, uniforms: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """k-means on the available points: D^2 sampling, then Lloyd iterations until nothing moves.
+
+    Args:
+        points: [E, H, P].
+        available: bool [E, P]; at least k True in each episode.
+        uniforms: [E, k] in [0, 1), the randomness of the seeding.
+        iterations: of Lloyd, at most.
+
+    Returns:
+        centroids [E, H, k]; the squared distance of every point, available or not, to its nearest centroid, [E, P];
+        and that centroid's number, int64 [E, P].
+    """
+    one = points.new_ones(points.shape[0], 1, points.shape[2])
+    seeds, _ = d_squared_sampling([(one, points)], available, uniforms)
+    centroids = torch.take_along_dim(points, seeds[:, None], 2)
+    squared = points.square().sum(1)
+    width = max(BLOCK // centroids.shape[2], 1)
+    blocks = [slice(low, low + width) for low in range(0, points.shape[2], width)]
+    for iteration in range(iterations + 1):
+        nearest, total, size = [], 0.0, 0.0
+        for at in blocks:
+            distance = squared_distances(centroids, points[:, :, at], squared[:, at])
+            nearest.append(distance.min(1))  # over the k centroids
+            if iteration < iterations:
+                index = nearest[-1].indices[:, None]
+                member = torch.zeros_like(distance).scatter_(1, index, 1.0) * available[:, None, at]
+                size = size + member.sum(2)  # [E, k]
+                total = total + torch.bmm(points[:, :, at], member.mT)
+        if iteration == iterations:
+            break
+        moved = torch.where(size[:, None] > 0, total / size.clamp_min(1.0)[:, None], centroids)
+        if torch.equal(moved, centroids):
+            break
+        centroids = moved
+    values = torch.cat([n.values for n in nearest], 1).clamp_min_(0.0)
+    return centroids, values, torch.cat([n.indices for n in nearest], 1)
+
+
+def squared_distances(centres: Tensor, points: Tensor, squared: Tensor) -> Tensor:
+    """||c - x||^2 up to rounding, [E, K, P], for centres [E, H, K] and points [E, H, P] with `squared` norms [E, P]."""
+    return squared[:, None] + centres.square().sum(1)[..., None] - 2.0 * torch.bmm(centres.mT, points)

@@ -107,6 +107,12 @@ class Round:
             model = fit(self.initial, rows, self.labels, self.config, present, list(self.seeds), heads, dropout)
         return replace(self, model=model)
 
+    def with_equal_weights(self) -> Round:
+        """The same round as if there were no AMCB: every modality counts alike, and none is ahead of the others."""
+        delta = torch.zeros_like(self.validation.delta)
+        weights = torch.full_like(self.weights, 1.0 / self.weights.shape[1])
+        return replace(self, weights=weights, validation=replace(self.validation, delta=delta))
+
     def fused(self, outputs: Outputs) -> Tensor:
         """EFDA's alpha_f for some outputs, fused with the AMCB weights, [E, C, R]."""
         return fuse_evidence(outputs.evidence, self.weights_for(outputs))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.evidence import difficulty
-from envs.kmeanspp import d_squared_sampling
+from envs.evidence import difficulty, mean_entropy
+from envs.kmeanspp import k_means
 from envs.round import Round
 
 LLOYD_ITERATIONS = 5
@@ -26,16 +26,17 @@ class Score:
         return torch.take_along_dim(self.q, positions, 1), torch.take_along_dim(self.diversity, positions, 1)
 
 
-def published_score(round_: Round, batch_size: int, beta: float) -> Score:
+def published_score(round_: Round, batch_size: int, beta: float, efda: bool = True) -> Score:
     """q(x) = sum_m w_m u_m(x) + beta d(x), each term min-max normalised over the unlabelled samples.
 
-    u_m is the difficulty of modality m's own head, d the distance of the fused features f(x) = sum_m w_m f_m(x) to
-    the nearest centroid of a k-means++ with k = batch_size and at most 5 Lloyd iterations.
+    u_m is the difficulty of modality m's own head (without `efda` the entropy of its expected probabilities), d the
+    distance of the fused features f(x) = sum_m w_m f_m(x) to the nearest centroid of a k-means++ with k = batch_size
+    and at most 5 Lloyd iterations.
     """
     outputs, available = round_.outputs, round_.available
     weights = round_.weights_for(outputs)
     weights = weights[..., None] if weights.dim() == 2 else weights  # [E, M, P or 1]
-    uncertainty = difficulty(outputs.evidence + 1.0)  # [E, M, P]
+    uncertainty = (difficulty if efda else mean_entropy)(outputs.evidence + 1.0)  # [E, M, P]
     seen = available[:, None] if outputs.present is None else available[:, None] & outputs.present
     term = (weights * _min_max(uncertainty, seen)).sum(1)
     fused = (weights[:, :, None] * outputs.hidden).sum(1)  # [E, H, P]
@@ -48,23 +49,7 @@ def centroid_distance(points: Tensor, available: Tensor, k: int, uniforms: Tenso
 
     The centroids are seeded by D^2 sampling with `uniforms` [E, k] and refined by Lloyd iterations.
     """
-    one = points.new_ones(points.shape[0], 1, points.shape[2])
-    seeds, _ = d_squared_sampling([(one, points)], available, uniforms)
-    centroids = torch.take_along_dim(points, seeds[:, None], 2)  # [E, H, k]
-    squared = points.square().sum(1)
-    for iteration in range(LLOYD_ITERATIONS + 1):
-        distance = squared[:, None] + centroids.square().sum(1)[..., None] - 2.0 * torch.bmm(centroids.mT, points)
-        nearest = distance.min(1)  # over the k centroids
-        if iteration == LLOYD_ITERATIONS:
-            break
-        member = torch.zeros_like(distance).scatter_(1, nearest.indices[:, None], 1.0) * available[:, None]
-        size = member.sum(2)  # [E, k]
-        means = torch.bmm(points, member.mT) / size.clamp_min(1.0)[:, None]
-        moved = torch.where(size[:, None] > 0, means, centroids)
-        if torch.equal(moved, centroids):
-            break
-        centroids = moved
-    return nearest.values.clamp_min(0.0).sqrt()
+    return k_means(points, available, uniforms, LLOYD_ITERATIONS)[1].sqrt()
 
 
 def _min_max(values: Tensor, among: Tensor) -> Tensor:

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-import scipy
-import torch
-from ray.exceptions import RayError, RayTaskError
 
-from envs.errors import ConfigError, PolicyError, RLMBAError
+from envs.errors import ConfigError, StrategyError
 from envs.lockstep import ProtocolConfig, Start, draw_start
 from envs.pool import Pool
 from envs.preparation import prepare
 from envs.roles import evaluation_roles, partition
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
-from evaluation.playing import Runs, check_pairing, play_shared, to_arrays
-from evaluation.report import summarise, write_report
+from evaluation import provenance
+from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays
+from evaluation.report import write_report
+from evaluation.results import Results, describe_policy, describe_strategy, result_key
+from evaluation.scheduling import Progress, fetch, in_parallel, remote_task
 from learners.runtime import local_ray
 from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
-from policies.strategies import Strategy, get_strategy
+from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
 
 CHUNK = 10  # seeds in one lockstep; fixed, so that results do not depend on the number of workers
 FIRST_SEED = 10_000  # training never uses seeds from here on
 DEFAULT_STRATEGIES = ("random", "margin", "entropy", "badge", "hand_tuned")
-
-_TICK = 0.5  # seconds between updates of the progress line
+ALL = "all"  # in place of names: every registered strategy
+RESULTS = "results"  # folder of the finished chunks
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,11 @@ class CompareConfig:
         ConfigError, StrategyError: on a value that cannot be, as soon as the configuration is made.
     """
 
-    dataset: str  # a name or path that `open_dataset` takes
+    datasets: tuple[str, ...]  # names or paths that `open_dataset` takes
     seeds: int = 20
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
-    policies: tuple[tuple[str, str], ...] = ()  # (name, path); the first, by custom "learned", is judged
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # or ("all",)
+    # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
+    policies: tuple[tuple[str, str], ...] = ()
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: TaskModelConfig = field(default_factory=TaskModelConfig)
     workers: int = 2  # processes
@@ -62,6 +60,12 @@ class CompareConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"compare.{name} is {value!r}; it must be a whole number, at least {least}.")
+        if not self.datasets:
+            raise ConfigError("Nothing to compare on: name at least one data set.")
+        if ALL in self.strategies:
+            if len(self.strategies) > 1:
+                raise ConfigError(f"'{ALL}' stands for every strategy; give it alone, or names without it.")
+            object.__setattr__(self, "strategies", tuple(STRATEGIES))  # the dataclass is frozen
         for name in self.strategies:
             get_strategy(name)
         if not self.names:
@@ -78,61 +82,109 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class _Entrant:
-    """A policy that takes part."""
+    """Who takes part: a strategy, or a policy with its card."""
 
-    path: Path
-    chooser: Learned
-    card: PolicyCard
+    choose: Strategy
+    description: dict[str, Any]  # of all that decides its picks
+    card: PolicyCard | None = None
+    facts: dict[str, Any] | None = None  # of a policy, for the summary
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """A data set with the starts that everybody plays."""
+
+    given: str  # how the user named it
+    pool: Pool
+    entrants: dict[str, _Entrant]
+    chunks: list[list[Start]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One strategy on one chunk of one data set; the numbers count contests and chunks."""
+
+    contest: int
+    chunk: int
+    name: str
 
 
 def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None] = print) -> dict[str, Any]:
     """Run the comparison and write its report into `out`.
 
-    Test rows score every strategy; what is picked are rows of the evaluation half, which trains no policy.
+    Test rows score every strategy; what is picked are rows of the evaluation half, which trains no policy. Finished
+    chunks of seeds are kept in `out`/results under a hash of all that decides them: run again, after an interruption
+    or with more strategies, policies, data sets or seeds, a comparison computes what is missing.
 
     Args:
         progress: called with a line of text; `print` on a terminal gets one line that is updated.
 
     Returns:
-        the summary, as in `out`/summary.json.
+        the summary that `write_report` gives.
 
     Raises:
-        RLMBAError: before any work starts where an input is wrong; later where runs turn out unpaired.
-        KeyboardInterrupt: after the workers were stopped; nothing is written then.
+        RLMBAError: before any work starts where an input is wrong; later where a strategy fails or runs turn out
+            unpaired.
+        KeyboardInterrupt: after the workers were stopped; finished chunks are kept.
     """
     began = time.perf_counter()
-    pool = open_dataset(config.dataset)
-    entrants = _load_policies(config)
+    strategies = _enter_strategies(config)
+    contests = [
+        _arrange(given, pool, config, _enter_policies(config, pool.name) | strategies)
+        for given, pool in _open(config.datasets).items()
+    ]
+    out = _make_folder(out)
+    for contest in contests:
+        for note in contest.notes:
+            progress(note)
+    runs = _play_all(config, contests, Results(out / RESULTS, progress), progress)
+    for contest_runs in runs:
+        check_pairing(contest_runs)
+    total = {"seconds_total": round(time.perf_counter() - began, 2)}
+    return write_report(
+        [Played(c.pool, config.protocol, r, _facts(config, c, r) | total) for c, r in zip(contests, runs, strict=True)],
+        out,
+    )
+
+
+def _enter_policies(config: CompareConfig, dataset: str) -> dict[str, _Entrant]:
+    entrants = {}
+    for name, path in config.policies:
+        folder = find_policy(path.replace("{dataset}", dataset))
+        selector, card = load_policy(folder)
+        sha256 = provenance.file_hash(folder / WEIGHTS_FILE)
+        description = describe_policy(sha256, asdict(selector.config), asdict(card.candidates))
+        facts = provenance.describe_card(card, folder, sha256)
+        entrants[name] = _Entrant(Learned(selector, card.candidates), description, card, facts)
+    return entrants
+
+
+def _enter_strategies(config: CompareConfig) -> dict[str, _Entrant]:
+    chosen = {name: get_strategy(name) for name in config.strategies}
+    return {name: _Entrant(strategy, describe_strategy(name, strategy)) for name, strategy in chosen.items()}
+
+
+def _open(datasets: Sequence[str]) -> dict[str, Pool]:
+    """The data sets as the user named them."""
+    opened: dict[str, Pool] = {}
+    for given in datasets:
+        pool = open_dataset(given)
+        for other, before in opened.items():
+            if before.fingerprint == pool.fingerprint:
+                raise ConfigError(f"'{given}' is the same data set as '{other}'; name it once.")
+        opened[given] = pool
+    return opened
+
+
+def _arrange(given: str, pool: Pool, config: CompareConfig, entrants: dict[str, _Entrant]) -> _Contest:
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     rows = len(evaluation_roles(pool, seeds[0]).pool)  # the same for all seeds
     config.protocol.check_budget(rows, f"'{pool.name}' (evaluation half)")
-    out = _make_folder(out)
-    notes = _origin_notes(pool, entrants)
-    for note in notes:
-        progress(note)
     starts = [draw_start(evaluation_roles(pool, seed), seed, config.protocol) for seed in seeds]
     chunks = [starts[low : low + CHUNK] for low in range(0, len(starts), CHUNK)]
-    parts = partition(pool)
-    data = prepare(pool, parts.evaluation, parts.test, config.model.projection_dim)
-    choosers: dict[str, Strategy] = {name: e.chooser for name, e in entrants.items()}
-    choosers |= {name: get_strategy(name) for name in config.strategies}
-    facts = _provenance(config, pool, entrants, notes)
-    runs = _play_all(config, to_arrays(data), chunks, choosers, progress)
-    check_pairing(runs)
-    facts["pairing"] = dict(zip(map(str, seeds), runs[config.names[0]].starts.tolist(), strict=True))
-    facts["seconds_total"] = round(time.perf_counter() - began, 2)
-    labels_used = next((e.card.labels_used for e in entrants.values()), None)
-    summary = summarise(runs, list(entrants), pool, config.protocol, labels_used, facts)
-    write_report(summary, runs, pool, config.protocol, out)
-    return summary
-
-
-def _load_policies(config: CompareConfig) -> dict[str, _Entrant]:
-    entrants = {}
-    for name, path in config.policies:
-        selector, card = load_policy(path)
-        entrants[name] = _Entrant(find_policy(path), Learned(selector, card.candidates), card)
-    return entrants
+    notes = provenance.origin_notes(pool, {name: e.card for name, e in entrants.items() if e.card})
+    return _Contest(given, pool, entrants, chunks, notes)
 
 
 def _make_folder(out: Path | str) -> Path:
@@ -146,146 +198,119 @@ def _make_folder(out: Path | str) -> Path:
     return out
 
 
-def _origin_notes(pool: Pool, entrants: dict[str, _Entrant]) -> list[str]:
-    """Where each policy comes from, seen from this data set."""
-    notes = []
-    for name, entrant in entrants.items():
-        sources = entrant.card.trained_on
-        if any(s.get("fingerprint") == pool.fingerprint for s in sources):
-            notes.append(
-                f"Policy '{name}' was trained on '{pool.name}'. The comparison runs on rows that its "
-                "training never saw: the evaluation half to pick from, the test rows to score."
-            )
-        elif any(s.get("name") == pool.name for s in sources):
-            notes.append(
-                f"Policy '{name}' was trained on another version of '{pool.name}' (its fingerprint differs): "
-                "rows of this comparison may have been among its training rows."
-            )
-        elif sources:
-            origin = ", ".join(str(s.get("name", "?")) for s in sources)
-            notes.append(f"Policy '{name}' was trained on {origin}, not on '{pool.name}'.")
-        else:
-            notes.append(f"The card of policy '{name}' does not say what it was trained on.")
-    return notes
-
-
 def _play_all(
     config: CompareConfig,
-    arrays: dict[str, Any],
-    chunks: Sequence[Sequence[Start]],
-    choosers: dict[str, Strategy],
+    contests: Sequence[_Contest],
+    results: Results,
     progress: Callable[..., None],
-) -> dict[str, Runs]:
-    """Every strategy on every chunk, `config.workers` at a time."""
-    jobs = [(name, c) for c in range(len(chunks)) for name in choosers]
-    workers = min(config.workers, len(jobs))
-    line = _Progress(progress, len(jobs))
-    running: dict[ray.ObjectRef, tuple[str, int]] = {}
-    done: dict[tuple[str, int], Runs] = {}
+) -> list[dict[str, Runs]]:
+    """Everybody's runs by contest: those that `results` holds, and the others played, `config.workers` at a time."""
+    done: dict[_Job, Runs] = {}
+    missing: dict[_Job, str] = {}  # and the key that its result will have
+    for number, contest in enumerate(contests):
+        for chunk, starts in enumerate(contest.chunks):
+            for name, entrant in contest.entrants.items():
+                job = _Job(number, chunk, name)
+                fingerprint = contest.pool.fingerprint
+                key = result_key(fingerprint, starts, config.protocol, config.model, entrant.description)
+                runs = results.get(key, starts)
+                if runs is None:
+                    missing[job] = key
+                else:
+                    done[job] = runs
+    line = Progress(progress, len(done) + len(missing), len(done))
+
+    def keep(job: _Job, runs: Runs) -> None:
+        results.put(missing[job], runs)
+        done[job] = runs
+        line.advance()
+
+    try:
+        if missing:
+            _play_missing(config, contests, list(missing), keep, line)
+        else:
+            line.say(f"compare: all {len(done)} chunks were already there")
+    finally:
+        line.end()
+    return [
+        {
+            name: Runs.join([done[_Job(number, c, name)] for c in range(len(contest.chunks))])
+            for name in contest.entrants
+        }
+        for number, contest in enumerate(contests)
+    ]
+
+
+def _play_missing(
+    config: CompareConfig,
+    contests: Sequence[_Contest],
+    missing: Sequence[_Job],
+    keep: Callable[[_Job, Runs], None],
+    line: Progress,
+) -> None:
+    """Play jobs in Ray tasks; first everybody picks one batch on every data set, since a refusal should come early."""
+    workers = min(config.workers, len(missing))
     if not ray.is_initialized():
         line.say(f"compare: starting {workers} worker{'s' * (workers > 1)}")
     with local_ray(workers):
-        try:
-            task = ray.remote(num_cpus=1)(play_shared)
-            data = ray.put(arrays)
-            shared = [ray.put(list(chunk)) for chunk in chunks]
-            waiting = jobs[::-1]
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    name, c = waiting.pop()
-                    ref = task.remote(data, shared[c], name, choosers[name], config.protocol, config.model)
-                    running[ref] = name, c
-                finished, _ = ray.wait(list(running), timeout=_TICK)
-                for ref in finished:
-                    done[running.pop(ref)] = _result(ref)
-                line.show(len(done), bool(finished))
-        finally:
-            line.end()
-            for ref in running:
-                ray.cancel(ref, force=True)
-    return {name: Runs.join([done[name, c] for c in range(len(chunks))]) for name in choosers}
+        task = remote_task(call_shared)
+
+        @cache
+        def data(number: int) -> ray.ObjectRef:
+            pool = contests[number].pool
+            parts = partition(pool)
+            return ray.put(to_arrays(prepare(pool, parts.evaluation, parts.test, config.model.projection_dim)))
+
+        def first_batches(number: int) -> ray.ObjectRef:
+            names = dict.fromkeys(job.name for job in missing if job.contest == number)
+            choosers = {name: contests[number].entrants[name].choose for name in names}
+            return task.remote(
+                rehearse, data(number), contests[number].chunks[0][0], choosers, config.protocol, config.model
+            )
+
+        def runs(job: _Job) -> ray.ObjectRef:
+            starts = contests[job.contest].chunks[job.chunk]
+            choose = contests[job.contest].entrants[job.name].choose
+            return task.remote(play, data(job.contest), starts, job.name, choose, config.protocol, config.model)
+
+        refusals = []
+        numbers = dict.fromkeys(job.contest for job in missing)
+        with closing(in_parallel(numbers, first_batches, workers, line.tick)) as rehearsed:
+            for number, task_result in rehearsed:
+                refusals += [f"On '{contests[number].given}': {text}" for text in fetch(task_result)]
+        if refusals:
+            raise StrategyError("\n".join([*refusals, "Leave these out of the strategies or of the data sets."]))
+        with closing(in_parallel(missing, runs, workers, line.tick)) as played:
+            for job, task_result in played:
+                try:
+                    keep(job, fetch(task_result))
+                except StrategyError as error:
+                    raise StrategyError(f"On '{contests[job.contest].given}': {error}") from None
 
 
-def _result(ref: ray.ObjectRef) -> Runs:
-    try:
-        return ray.get(ref)
-    except RayTaskError as error:
-        if isinstance(error.cause, RLMBAError):
-            raise error.cause from None
-        raise
-    except RayError as error:
-        first = str(error).strip().splitlines()[0]
-        raise RLMBAError(f"A worker process ended early ({first}); try fewer workers.") from error
-
-
-class _Progress:
-    """Chunks done, time passed, time to go: one line on a terminal, else a line per finished chunk."""
-
-    def __init__(self, progress: Callable[..., None], total: int):
-        self.progress, self.total = progress, total
-        self.began = time.perf_counter()
-        self.first = 0, self.began  # chunks finished first, and when: the workers' start is behind them
-        self.updates = progress is print and sys.stdout.isatty()
-        self.open = False
-
-    def show(self, done: int, advanced: bool) -> None:
-        if not (advanced or self.updates):
-            return
-        now = time.perf_counter()
-        text = f"compare: {done}/{self.total} chunks of seeds, {now - self.began:.0f} s"
-        if self.first[0] == 0:
-            self.first = done, now
-        elif self.first[0] < done < self.total:
-            pace = (now - self.first[1]) / (done - self.first[0])
-            text += f", about {pace * (self.total - done):.0f} s to go"
-        self.say(text)
-
-    def say(self, text: str) -> None:
-        if self.updates:
-            self.progress(f"\r\033[K{text}", end="", flush=True)
-            self.open = True
-        else:
-            self.progress(text)
-
-    def end(self) -> None:
-        if self.open:
-            self.progress()
-            self.open = False
-
-
-def _provenance(config: CompareConfig, pool: Pool, entrants: dict[str, _Entrant], notes: list[str]) -> dict[str, Any]:
+def _facts(config: CompareConfig, contest: _Contest, runs: dict[str, Runs]) -> dict[str, Any]:
     """Everything that somebody needs who wants to run it again."""
-    policies = {
-        name: asdict(e.card) | {"path": str(e.path), "weights_sha256": _file_hash(e.path / WEIGHTS_FILE)}
-        for name, e in entrants.items()
+    entrants = contest.entrants
+    first = next(iter(runs.values()))
+    decisive = {
+        "dataset": contest.pool.fingerprint,
+        "seeds": first.seeds.tolist(),
+        "protocol": asdict(config.protocol),
+        "model": asdict(config.model),
+        "choosers": {n: {k: v for k, v in e.description.items() if k != "code"} for n, e in entrants.items()},
     }
-    # Neither the number of workers nor where a file lies changes a result.
-    decisive = asdict(config) | {"workers": None, "policies": None, "dataset": pool.fingerprint}
-    decisive["weights"] = {name: p["weights_sha256"] for name, p in policies.items()}
-    decisive["candidates"] = {name: p["candidates"] for name, p in policies.items()}
-    text = json.dumps(decisive, sort_keys=True, default=str)
     return {
+        "dataset_given": contest.given,
         "protocol": asdict(config.protocol),
         "model": asdict(config.model),
         "first_seed": config.first_seed,
-        "dataset_fingerprint": pool.fingerprint,
-        "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "policies": policies,
-        "notes": notes,
+        "dataset_fingerprint": contest.pool.fingerprint,
+        "config_hash": provenance.config_hash(decisive),
+        "policies": {name: e.facts for name, e in entrants.items() if e.facts},
+        "code": {name: e.description["code"] for name, e in entrants.items()},
+        "notes": contest.notes,
         "workers": config.workers,
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "torch": torch.__version__,
-            "ray": ray.__version__,
-            "machine": platform.machine(),
-        },
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "pairing": dict(zip(map(str, first.seeds.tolist()), first.starts.tolist(), strict=True)),
     }
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from envs.errors import RLMBAError, StrategyError
 from envs.lockstep import Lockstep, ProtocolConfig, Start
+from envs.pool import Pool
 from envs.preparation import PreparedPool
-from envs.round import Round
+from envs.round import Round, Stopwatch
 from envs.task_model import TaskModelConfig
+from evaluation.memory import with_peak_memory
 from policies.strategies import Strategy
 
+T = TypeVar("T")
+
 _TENSORS = ("x", "present", "labels", "density")
+_SECONDS = ("seconds_inference", "seconds_scoring", "seconds_picking", "seconds_train")
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class Runs:
     """What one strategy did on S seeds; entry t of an axis of T + 1 is the model after t batches.
 
     Accuracies, weights and shares are fractions of 1. Seconds are those of the whole lockstep divided by its
-    episodes; selecting includes the inference that the strategy asks for, training that on validation and
-    held-out rows.
+    episodes, for the batch that led to this model, hence NaN in round 0. Selecting is inference (outputs and own
+    models of the strategy), picking (building the batch) and scoring (all the rest); training includes the inference
+    on validation and held-out rows.
     """
 
     seeds: np.ndarray  # int64 [S]
@@ -40,15 +46,32 @@ class Runs:
     class_coverage: np.ndarray  # [S, T + 1] share of the classes among the labels
     modality_accuracy: np.ndarray  # [S, T + 1, M]
     weights: np.ndarray  # [S, T + 1, M] AMCB
+    shapley: np.ndarray  # [S, T + 1, M] of each modality for the accuracy
+    all_labels_accuracy: np.ndarray  # [S] of a model trained on all labels of the pool
     initial: np.ndarray  # int64 [S, n] rows of the pool labelled from the beginning
     picked: np.ndarray  # int64 [S, T, b] rows of the pool, in the order of picking
-    seconds_select: np.ndarray  # [S, T + 1] for the batch that led to this model; NaN in round 0
-    seconds_train: np.ndarray  # [S, T + 1] NaN in round 0
+    seconds_inference: np.ndarray  # [S, T + 1]
+    seconds_scoring: np.ndarray  # [S, T + 1]
+    seconds_picking: np.ndarray  # [S, T + 1]
+    seconds_train: np.ndarray  # [S, T + 1]
+    peak_memory: np.ndarray  # [S] bytes that selecting for the whole lockstep needed for itself; NaN where unknown
 
     @staticmethod
     def join(parts: Sequence[Runs]) -> Runs:
         """Runs of one strategy on several chunks of seeds as one."""
-        return Runs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Runs)))
+        joined = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Runs))
+        # One layout, wherever the parts come from: in another order a sum may end in another last digit.
+        return Runs(*map(np.ascontiguousarray, joined))
+
+
+@dataclass(frozen=True)
+class Played:
+    """All that was played on one data set, for its report."""
+
+    pool: Pool
+    protocol: ProtocolConfig
+    runs: dict[str, Runs]  # by strategy and policy, in the order of the tables; paired
+    facts: dict[str, Any]  # provenance, for the summary as it is
 
 
 def to_arrays(data: PreparedPool) -> dict[str, Any]:
@@ -86,44 +109,82 @@ def play(
     round_ = lockstep.reset(starts)
     models = _model_hashes(lockstep, data)
     count = len(starts)
-    records = [_record(lockstep, np.nan, np.nan)]
-    picked = []
-    for _ in range(protocol.rounds):
-        began = time.perf_counter()
-        picks = strategy(round_, protocol.batch_size)
+    records = [_record(lockstep, dict.fromkeys(_SECONDS, np.nan))]
+    picked: list[np.ndarray] = []
+    peak = np.nan
+    for t in range(protocol.rounds):
+        if t == 0:  # once: giving free memory back slows what comes after it
+            (picks, seconds), peak = with_peak_memory(lambda r=round_: _select(name, strategy, r, protocol.batch_size))
+        else:
+            picks, seconds = _select(name, strategy, round_, protocol.batch_size)
         chosen = time.perf_counter()
-        _check_shape(name, picks, (count, protocol.batch_size))
         try:
             round_ = lockstep.label(picks)
         except ValueError as error:
             raise StrategyError(f"Strategy '{name}' did not return a valid batch: {error}.") from error
-        trained = time.perf_counter()
+        seconds["seconds_train"] = time.perf_counter() - chosen
         picked.append(picks.cpu().numpy())
-        records.append(_record(lockstep, (chosen - began) / count, (trained - chosen) / count))
+        records.append(_record(lockstep, {k: v / count for k, v in seconds.items()}))
     rows = [s.roles.pool for s in starts]
     return Runs(
         seeds=np.array([s.seed for s in starts], np.int64),
         starts=np.array([s.digest for s in starts]),
         models=np.array(models),
         **{k: np.stack([r[k] for r in records], 1) for k in records[0]},
+        all_labels_accuracy=_to_array(lockstep.reference_accuracy),
         initial=np.stack([r[s.initial] for r, s in zip(rows, starts, strict=True)]),
         picked=np.stack([np.stack([r[p[e]] for p in picked]) for e, r in enumerate(rows)]),
+        peak_memory=np.full(count, peak),
     )
 
 
-def play_shared(arrays: dict[str, Any], *args: Any) -> Runs:
-    """`play` on what `to_arrays` gave, with one thread: the body of a worker's task."""
+def rehearse(
+    data: PreparedPool,
+    start: Start,
+    strategies: Mapping[str, Strategy],
+    protocol: ProtocolConfig,
+    model: TaskModelConfig,
+) -> list[str]:
+    """Let each strategy pick one batch, so that one that cannot work on a data set says so before the long work.
+
+    Returns:
+        what the strategies say that refuse.
+    """
+    round_ = Lockstep(data, model, protocol).reset([start])
+    refusals = []
+    for name, strategy in strategies.items():
+        try:
+            _select(name, strategy, replace(round_, stopwatch=Stopwatch()), protocol.batch_size)
+        except StrategyError as error:
+            refusals.append(str(error))
+    return refusals
+
+
+def call_shared(function: Callable[..., T], arrays: dict[str, Any], *args: Any) -> T:
+    """`play` or `rehearse` on what `to_arrays` gave, with one thread: the body of a worker's task."""
     torch.set_num_threads(1)
-    return play(from_arrays(arrays), *args)
+    return function(from_arrays(arrays), *args)
 
 
-def _check_shape(name: str, picks: Any, expected: tuple[int, int]) -> None:
-    shape = tuple(getattr(picks, "shape", ()))
+def _select(name: str, strategy: Strategy, round_: Round, batch_size: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """A strategy's picks [S, b], and the seconds that they took by kind."""
+    began = time.perf_counter()
+    picks = strategy(round_, batch_size)
+    total = time.perf_counter() - began
+    shape, expected = tuple(getattr(picks, "shape", ())), (round_.episodes, batch_size)
     if shape != expected:
         raise StrategyError(f"Strategy '{name}' returned picks of shape {list(shape)}, not {list(expected)}.")
+    inference, picking = (round_.stopwatch.seconds[kind] for kind in ("inference", "picking"))
+    scoring = max(total - inference - picking, 0.0)
+    return picks, {"seconds_inference": inference, "seconds_scoring": scoring, "seconds_picking": picking}
 
 
-def _record(lockstep: Lockstep, select: float, train: float) -> dict[str, np.ndarray]:
+def _to_array(values: torch.Tensor) -> np.ndarray:
+    """Seven decimals, which is all that single precision has; so equal counts stay equal in sums."""
+    return values.double().cpu().numpy().round(7)
+
+
+def _record(lockstep: Lockstep, seconds: dict[str, float]) -> dict[str, np.ndarray]:
     """The current round in numbers, [S] or [S, M] each."""
     m, round_ = lockstep.measure(), lockstep.round
     values = {
@@ -133,11 +194,10 @@ def _record(lockstep: Lockstep, select: float, train: float) -> dict[str, np.nda
         "class_coverage": _coverage(round_),
         "modality_accuracy": m.modality_accuracy,
         "weights": round_.weights,
+        "shapley": lockstep.contributions(),
     }
-    # Seven decimals are all that single precision has; so equal counts stay equal in sums.
-    record = {k: v.double().cpu().numpy().round(7) for k, v in values.items()}
-    episodes = len(record["accuracy"])
-    return record | {"seconds_select": np.full(episodes, select), "seconds_train": np.full(episodes, train)}
+    times = {k: np.full(round_.episodes, seconds[k]) for k in _SECONDS}
+    return {k: _to_array(v) for k, v in values.items()} | times
 
 
 def _coverage(round_: Round) -> torch.Tensor:

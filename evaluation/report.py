@@ -1,94 +1,78 @@
-"""What a comparison leaves behind: summary.json, rounds.parquet, curves.png, table.md; and a text table."""
+"""What a comparison leaves behind: the page, tables, pictures, raw rounds and TensorBoard curves."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from envs.lockstep import ProtocolConfig
-from envs.pool import Pool
-from evaluation import statistics
-from evaluation.picture import draw_picture
-from evaluation.playing import Runs
+from envs.errors import ConfigError
+from evaluation import pictures, tables
+from evaluation.board import write_board
+from evaluation.page import render_page
+from evaluation.playing import Played
+from evaluation.summary import combine, summarise, unique_names
+from evaluation.tables import text_table
 
-SEPARATOR = "_vs_"
+__all__ = ["text_table", "write_report"]
 
 
-def summarise(
-    runs: dict[str, Runs],
-    policies: list[str],
-    pool: Pool,
-    protocol: ProtocolConfig,
-    labels_used: int | None,
-    facts: dict[str, Any],
-) -> dict[str, Any]:
-    """The content of summary.json; accuracies, areas and their differences are fractions of 1.
+def write_report(played: Sequence[Played], out: Path) -> dict[str, Any]:
+    """Write the report into `out`, each file by an atomic rename; summary.json last.
 
     Args:
-        runs: by strategy; paired.
-        policies: which of them are policies; the first is the one judged.
-        labels_used: distinct labels that its training looked at; None without a policy.
-        facts: further keys, for provenance.
+        played: at least one data set; a name that occurs twice gets a number.
+        out: an existing folder. Files of an earlier report are replaced, others are left alone.
+
+    Returns:
+        the content of summary.json: of one data set as `summarise` gives it, of several as `combine` does.
+
+    Raises:
+        ConfigError: where a file cannot be written.
     """
-    areas = {name: statistics.aulc(r.accuracy) for name, r in runs.items()}
-    modality = {name: r.modality_accuracy[:, 1:].mean((0, 1)) for name, r in runs.items()}
-    balance = {n: dict(zip(pool.modalities, v.tolist(), strict=True)) for n, v in modality.items()}
-    soft = {name: statistics.aulc(r.soft_accuracy) for name, r in runs.items()}
-    hard = {name: statistics.aulc(r.hard_accuracy) for name, r in runs.items()}
-    pairs = _pairs(list(runs), policies)
-    seeds = len(next(iter(runs.values())).seeds)
-    return {
-        "dataset": pool.name,
-        "seeds": seeds,
-        "budget": protocol.budget,
-        "aulc": {name: statistics.mean_interval(area) for name, area in areas.items()},
-        "paired": statistics.compare_pairs({f"{a}{SEPARATOR}{b}": areas[a] - areas[b] for a, b in pairs}),
-        "balance": balance,
-        "weakest_modality": {name: min(values.values()) for name, values in balance.items()},
-        "labels_used_to_train_policy": labels_used,
-        "final_accuracy": {n: statistics.mean_interval(r.accuracy[:, -1]) for n, r in runs.items()},
-        "soft_aulc": {n: statistics.mean_interval(v) for n, v in soft.items()},
-        "hard_third": {n: statistics.mean_interval(v) for n, v in hard.items()},
-        "class_coverage": {n: float(r.class_coverage[:, 1:].mean()) for n, r in runs.items()},
-        "round_zero_accuracy": float(next(iter(runs.values())).accuracy[:, 0].mean()),
-        "seconds_per_round": {
-            n: {k: float(np.median(getattr(r, f"seconds_{k}")[:, 1:])) for k in ("select", "train")}
-            for n, r in runs.items()
-        },
-        **facts,
-    }
+    try:
+        return _write_all(played, out)
+    except OSError as error:
+        place = error.filename or out
+        raise ConfigError(f"Cannot write the report: {place}: {error.strerror}; choose another folder.") from error
 
 
-def _pairs(names: list[str], policies: list[str]) -> list[tuple[str, str]]:
-    """Who is compared with whom: each policy with each strategy, and the first policy with the others.
+def _write_all(played: Sequence[Played], out: Path) -> dict[str, Any]:
+    names = unique_names([p.pool.name for p in played])
+    summaries = {name: summarise(p) for name, p in zip(names, played, strict=True)}
+    summary = combine(played, summaries) if len(played) > 1 else summaries[names[0]]
 
-    Without a policy, each strategy with random.
-    """
-    if not policies:
-        return [(name, "random") for name in names if name != "random"] if "random" in names else []
-    strategies = [name for name in names if name not in policies]
-    pairs = [(policies[0], name) for name in strategies + policies[1:]]
-    return pairs + [(policy, name) for policy in policies[1:] for name in strategies]
+    rounds = tables.rounds_table(played, names)
+    _write(out / "rounds.parquet", lambda path: pq.write_table(rounds, path))
+    _write(out / "rounds.csv", lambda path: pacsv.write_csv(tables.flat_rounds(rounds), path))
+    _write_text(out / "table.md", tables.markdown(summary))
+    files = file_names(names)
+    (out / "pictures").mkdir(exist_ok=True)
+    for name, content in pictures.draw(played, summaries, summary, files):
+        _write(out / "pictures" / name, lambda path, content=content: path.write_bytes(content))
+    for name, p in zip(names, played, strict=True):
+        for strategy, folder in file_names(list(p.runs)).items():
+            write_board(p, strategy, out / "tensorboard" / files[name] / folder)
+    _write_text(out / "report.html", render_page(played, summary))
+    _write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return summary
 
 
-def write_report(
-    summary: dict[str, Any], runs: dict[str, Runs], pool: Pool, protocol: ProtocolConfig, out: Path
-) -> None:
-    """Write the four files into `out`, each by an atomic rename; the summary last."""
-    table = rounds_table(runs, pool, protocol)
-    _write(out / "rounds.parquet", lambda path: pq.write_table(table, path))
-    _write(out / "curves.png", lambda path: draw_picture(summary, runs, protocol, path))
-    _write(out / "table.md", lambda path: path.write_text(markdown_table(summary), "utf-8"))
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write(out / "summary.json", lambda path: path.write_text(text, "utf-8"))
+def file_names(names: Sequence[str]) -> Mapping[str, str]:
+    """A name for a file or folder for each name, unique also where capitals do not count."""
+    plain = [re.sub(r"[^A-Za-z0-9_=.-]+", "_", name).strip("._")[:80].lower() or "unnamed" for name in names]
+    return dict(zip(names, unique_names(plain), strict=True))
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
@@ -101,143 +85,3 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def rounds_table(runs: dict[str, Runs], pool: Pool, protocol: ProtocolConfig) -> pa.Table:
-    """One row per strategy, seed and round.
-
-    `labels` is how many are labelled and `sample_ids` which of them are new: the initial ones in round 0,
-    then the batch in the order of picking. `seconds_select` and `seconds_train` are null in round 0.
-    """
-    scalars = ("accuracy", "soft_accuracy", "hard_accuracy", "class_coverage")
-    columns: dict[str, list] = {}
-
-    def add(name: str, values: np.ndarray | list) -> None:
-        columns.setdefault(name, []).extend(values if isinstance(values, list) else values.tolist())
-
-    for strategy, r in runs.items():
-        seeds, rounds = r.accuracy.shape
-        index = np.tile(np.arange(rounds), seeds)
-        add("strategy", [strategy] * (seeds * rounds))
-        add("seed", np.repeat(r.seeds, rounds))
-        add("round", index)
-        add("labels", protocol.initial_labels + protocol.batch_size * index)
-        for name in scalars:
-            add(name, getattr(r, name).ravel())
-        for m, modality in enumerate(pool.modalities):
-            add(f"accuracy_{modality}", r.modality_accuracy[:, :, m].ravel())
-            add(f"weight_{modality}", r.weights[:, :, m].ravel())
-        for kind in ("select", "train"):
-            seconds = getattr(r, f"seconds_{kind}").ravel()
-            add(f"seconds_{kind}", [None if np.isnan(s) else float(s) for s in seconds])
-        ids = [
-            pool.ids[rows].tolist()
-            for initial, picked in zip(r.initial, r.picked, strict=True)
-            for rows in (initial, *picked)
-        ]
-        add("sample_ids", ids)
-    types = {"strategy": pa.string(), "sample_ids": pa.list_(pa.string())}
-    types |= dict.fromkeys(("seed", "round", "labels"), pa.int64())
-    return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _points(row: dict[str, Any]) -> str:
-    """Mean and half its interval in points of 100."""
-    if row["ci95"] is None:
-        return f"{100 * row['mean']:.2f}"
-    return f"{100 * row['mean']:.2f} ± {50 * (row['ci95'][1] - row['ci95'][0]):.2f}"
-
-
-def _difference(row: dict[str, Any] | None) -> str:
-    """Mean and interval in points of 100."""
-    if row is None:
-        return ""
-    text = f"{100 * row['mean']:+.2f}"
-    if row["ci95"] is not None:
-        text += f" [{100 * row['ci95'][0]:+.2f}, {100 * row['ci95'][1]:+.2f}]"
-    return text
-
-
-def _p(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    if row["p_holm"] is None:
-        return row["verdict"]
-    return "< 0.0001" if row["p_holm"] < 1e-4 else f"{row['p_holm']:.4f}"
-
-
-def _cells(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table."""
-    names, paired, policies = list(summary["aulc"]), summary["paired"], list(summary["policies"])
-    judged = policies[0] if policies else None
-    difference = f"{judged} - strategy" if judged else "strategy - random"
-    header = ["strategy", "AULC", "final", difference, "p (Holm)", "weakest", "ms/round"]
-    rows = []
-    for name in names:
-        row = paired.get(f"{judged}{SEPARATOR}{name}" if judged else f"{name}{SEPARATOR}random")
-        rows.append(
-            [
-                name,
-                _points(summary["aulc"][name]),
-                _percent(summary["final_accuracy"][name]["mean"]),
-                _difference(row),
-                _p(row),
-                _percent(summary["weakest_modality"][name]),
-                f"{1000 * summary['seconds_per_round'][name]['select']:.2f}",
-            ]
-        )
-    return header, rows
-
-
-def _caption(summary: dict[str, Any]) -> list[str]:
-    p = summary["protocol"]
-    labels = f"{p['initial_labels']} + {p['rounds']} x {p['batch_size']} = {summary['budget']} labels"
-    lines = [
-        f"{summary['dataset']}, {summary['seeds']} paired seeds, {labels}; points of 100, 95 % intervals.",
-        "AULC: mean test accuracy over the rounds after the first; weakest: the modality whose own head is",
-        "least accurate; ms/round: selection, with the inference that it needs, per episode.",
-        "p: exact paired sign-flip test, two-sided, corrected by Holm.",
-    ]
-    if summary["seeds"] < statistics.LEAST_SEEDS:
-        lines.append(f"Fewer than {statistics.LEAST_SEEDS} seeds: too few for any test, hence inconclusive.")
-    elif summary["seeds"] < statistics.CLAIM_SEEDS:
-        lines.append(f"Fewer than {statistics.CLAIM_SEEDS} seeds: an indication, not yet a claim.")
-    used = summary["labels_used_to_train_policy"]
-    if used is not None:
-        name = next(iter(summary["policies"]))
-        lines.append(f"Training '{name}' looked at {used} labels.")
-    return lines
-
-
-def text_table(summary: dict[str, Any]) -> str:
-    """The table for a terminal, columns aligned, at most about 100 characters wide."""
-    header, rows = _cells(summary)
-    grid = [header, *rows]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(header))]
-    aligned = [f"{'<' if i in (0, 3) else '>'}{width}" for i, width in enumerate(widths)]
-    lines = ["  ".join(f"{c:{a}}" for c, a in zip(row, aligned, strict=True)) for row in grid]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([line.rstrip() for line in lines] + ["", *_caption(summary)])
-
-
-def markdown_table(summary: dict[str, Any]) -> str:
-    """table.md: the same table, and the comparisons of further policies."""
-    header, rows = _cells(summary)
-    header = [h.replace(" - ", " − ") for h in header]
-    lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", " ".join(_caption(summary)), ""]
-    further = list(summary["policies"])[1:]
-    pairs = [k for k in summary["paired"] if k.split(SEPARATOR)[0] in further]
-    if pairs:
-        lines += ["| comparison | difference | p (Holm) | verdict |", "|---|---:|---:|---|"]
-        for key in pairs:
-            row = summary["paired"][key]
-            name = key.replace(SEPARATOR, " − ", 1)
-            lines.append(f"| {name} | {_difference(row)} | {_p(row)} | {row['verdict']} |")
-        lines.append("")
-    return "\n".join(lines)

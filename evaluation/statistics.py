@@ -144,3 +144,72 @@ def _verdict(mean: float, p_holm: float | None) -> str:
     if p_holm >= LEVEL:
         return "no difference shown"
     return "better" if mean > 0 else "worse"
+
+
+def labels_to_reach(curve: np.ndarray, labels: np.ndarray, target: float) -> int | None:
+    """Labels at the first round whose accuracy is at least `target`; None where no round's is.
+
+    Args:
+        curve: mean accuracy [T + 1], raw: a later fall below the target does not count.
+        labels: int [T + 1], how many are labelled.
+    """
+    reached = np.asarray(curve) >= target - 1e-12  # a mean of the same values in another order is as good
+    return int(labels[reached.argmax()]) if reached.any() else None
+
+
+def penalties(curves: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Pairwise penalties on one data set, as BADGE's authors count them (Ash et al. 2020, "Deep batch active
+    learning by diverse, uncertain gradient lower bounds", section 4).
+
+    At each of the L points of the curve a two-sided paired t test at the level .05 compares each two
+    strategies; where i is better than j, the entry [i, j] grows by 1 / L. An entry is thus the share of the curve
+    on which i beats j, and no penalty exceeds 1 per data set. The points are the rounds after the first.
+
+    Args:
+        curves: accuracy [S, T + 1] of each of the K strategies, paired by seed.
+
+    Returns:
+        [K, K], or None with fewer than two seeds, where there is no t.
+    """
+    a = np.stack([np.asarray(c, np.float64)[:, 1:] for c in curves])
+    seeds, points = a.shape[1:]
+    if seeds < 2:
+        return None
+    critical = stats.t.ppf(1 - LEVEL / 2, seeds - 1)
+    wins = np.zeros((len(a), len(a)))
+    for i, mine in enumerate(a):
+        d = mine - a  # [K, S, L]
+        mean, error = d.mean(1), d.std(1, ddof=1) / np.sqrt(seeds)
+        # Equal differences give an error that is rounding only: any lead is then beyond every critical value.
+        error[error < 1e-12] = 0.0
+        wins[i] = ((mean > critical * error) & (mean > 1e-12)).sum(1)
+    return wins / points
+
+
+def mean_ranks(areas: np.ndarray) -> np.ndarray:
+    """Mean over data sets of the rank by area, 1 the largest; equal areas share their mean rank.
+
+    Args:
+        areas: [D, K], data sets by strategies.
+
+    Returns:
+        [K].
+    """
+    return stats.rankdata(-np.asarray(areas, np.float64), axis=1).mean(0)
+
+
+def performance_profile(errors: np.ndarray, factors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of the problems on which each strategy's error is within a factor of the best one's
+    (Dolan and Moré 2002, "Benchmarking optimization software with performance profiles").
+
+    Args:
+        errors: [P, K], problems by strategies, at least 0.
+        factors: [F], from 1 on.
+        weights: [P], shares that add to 1.
+
+    Returns:
+        [K, F], rising along F.
+    """
+    errors = np.asarray(errors, np.float64)
+    within = errors[:, :, None] <= factors * errors.min(1)[:, None, None] + 1e-12
+    return np.tensordot(weights, within, 1)

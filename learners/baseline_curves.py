@@ -1,58 +1,125 @@
-"""Learning curves of the paired baselines that rewards are relative to, computed before training."""
+"""Learning curves of the paired baselines that rewards are relative to, computed once and kept.
+
+They lie in a cache folder under a hash of everything that decides them, so that runs, trials of a sweep and resumed
+runs share them: $RL_MBA_CACHE, else $XDG_CACHE_HOME/rl-mba, else ~/.cache/rl-mba.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import ray
 import torch
+from filelock import FileLock
 
+from envs.errors import ConfigError
 from envs.multimodal_al import EnvConfig, Source
+from envs.sources import open_dataset
+from learners.array_store import ArrayStore
+from policies.code_hash import code_hash
 from policies.strategies import get_strategy
 
 CHUNK = 16  # starts that one task plays in lockstep
+
+_Part = tuple[str, int, int]  # strategy, source, first start
+
+
+def cache_folder() -> Path:
+    """Where curves are kept."""
+    if named := os.environ.get("RL_MBA_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl-mba"
 
 
 def baseline_curves(
     config: EnvConfig, strategies: tuple[str, ...], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, np.ndarray]:
-    """Accuracy on the reward rows of every strategy on every start.
+    """Accuracy on the reward rows of every strategy on every start, from the cache or played now.
+
+    Of several runs that need the same curves at once, one plays and the others wait.
 
     Args:
         config: the environment's configuration; its starts are played.
         strategies: names.
-        progress: called with tasks done and tasks in all.
+        progress: called with parts done and parts in all while some are being played.
 
     Returns:
         strategy -> float32 [sources, starts, T + 1], by round from 0.
+
+    Raises:
+        ConfigError: where the cache folder cannot be written.
     """
-    tasks = {}
-    for strategy in strategies:
-        for d in range(len(config.datasets)):
-            for low in range(0, config.starts, CHUNK):
-                numbers = list(range(low, min(low + CHUNK, config.starts)))
-                tasks[_play.remote(config, d, strategy, numbers)] = (strategy, d, slice(low, low + len(numbers)))
-    shape = (len(config.datasets), config.starts, config.protocol.rounds + 1)
+    fingerprints = [open_dataset(name).fingerprint for name in config.datasets]
+    parts = product(strategies, range(len(fingerprints)), range(0, config.starts, CHUNK))
+    keys = {part: _key(config, fingerprints[part[1]], part[0], part[2]) for part in parts}
+    store = ArrayStore(cache_folder() / "baseline_curves")
+    found = {part: store.get(key) for part, key in keys.items()}
+    if any(arrays is None for arrays in found.values()):
+        together = hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()[:16]
+        with _lock(store.folder / f".{together}.lock"):
+            found = {part: arrays or store.get(keys[part]) for part, arrays in found.items()}
+            missing = [part for part, arrays in found.items() if arrays is None]
+            for done, (part, accuracy) in enumerate(_play_all(config, missing), len(keys) - len(missing) + 1):
+                found[part] = {"accuracy": accuracy}
+                store.put(keys[part], found[part])
+                progress(done, len(keys))
+    shape = (len(fingerprints), config.starts, config.protocol.rounds + 1)
     curves = {strategy: np.zeros(shape, np.float32) for strategy in strategies}
-    waiting, total = list(tasks), len(tasks)
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        for task in done:
-            strategy, source, starts = tasks[task]
-            curves[strategy][source, starts] = ray.get(task)
-        progress(total - len(waiting), total)
+    for (strategy, source, low), arrays in found.items():
+        curves[strategy][source, low : low + CHUNK] = arrays["accuracy"]
     return curves
 
 
+def _key(config: EnvConfig, fingerprint: str, strategy: str, low: int) -> str:
+    """Hash of everything that decides a part."""
+    decisive = {
+        "pool": fingerprint,
+        "protocol": asdict(config.protocol),
+        "model": asdict(config.model),
+        "seed": config.seed,
+        "starts": [low, min(low + CHUNK, config.starts)],
+        "strategy": strategy,
+        "code": code_hash(get_strategy(strategy).__module__, "envs.multimodal_al"),
+        "versions": [torch.__version__, np.__version__],
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _lock(path: Path) -> FileLock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the cache folder {path.parent}: {error.strerror}; name another one in RL_MBA_CACHE."
+        ) from None
+    return FileLock(path)
+
+
+def _play_all(config: EnvConfig, parts: list[_Part]) -> Iterator[tuple[_Part, np.ndarray]]:
+    """Play parts on Ray; yields each with its curves [starts, T + 1] as it ends."""
+    running = {_play.remote(config, *part): part for part in parts}
+    waiting = list(running)
+    while waiting:
+        ended, waiting = ray.wait(waiting)
+        for task in ended:
+            yield running[task], ray.get(task)
+
+
 @ray.remote(num_cpus=1)
-def _play(config: EnvConfig, source_number: int, strategy: str, numbers: list[int]) -> np.ndarray:
-    """Curves [starts, T + 1] of one strategy."""
+def _play(config: EnvConfig, strategy: str, source_number: int, low: int) -> np.ndarray:
+    """Curves [starts, T + 1] of one strategy on the starts of one part."""
     torch.set_num_threads(1)
     source = Source(config, config.datasets[source_number])
     select = get_strategy(strategy)
     lockstep = source.lockstep
-    round_ = lockstep.reset([source.start(i) for i in numbers])
+    round_ = lockstep.reset([source.start(i) for i in range(low, min(low + CHUNK, config.starts))])
     accuracies = [lockstep.measure().accuracy]
     for _ in range(config.protocol.rounds):
         round_ = lockstep.label(select(round_, config.protocol.batch_size))

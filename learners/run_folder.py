@@ -4,7 +4,6 @@ config.yaml             every setting, resolved
 policy/                 the exported policy, renewed after each iteration
 checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
 history.jsonl           figures of each iteration
-baseline_curves.npz     paired baselines, [sources, starts, T + 1] each
 tensorboard/            events
 learning_curve.png      at the end
 """
@@ -18,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError
@@ -40,7 +38,6 @@ class RunFolder:
         self.policy = self.root / "policy"
         self.checkpoints = self.root / "checkpoints"
         self.history = self.root / "history.jsonl"
-        self.curves = self.root / "baseline_curves.npz"
         self.tensorboard = self.root / "tensorboard"
         self.picture = self.root / "learning_curve.png"
         self._lock: FileLock | None = None
@@ -83,12 +80,6 @@ class RunFolder:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-
-    def save_curves(self, curves: dict[str, np.ndarray]) -> None:
-        """Store the baselines' curves."""
-        temporary = self.curves.with_suffix(".tmp.npz")
-        np.savez(temporary, **curves)
-        temporary.replace(self.curves)
 
     def save_checkpoint(self, iteration: int, save: Callable[[str], Any]) -> Path:
         """Let `save(folder)` write a checkpoint aside, then give it its name; prune the oldest."""

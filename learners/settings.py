@@ -185,7 +185,9 @@ def read_preset(name: str) -> dict[str, Any]:
         raise ConfigError(
             f"Unknown preset {name!r}.{nearest(name, preset_names())} Presets: {', '.join(preset_names())}."
         )
-    return read_yaml(PRESETS / f"{name}.yaml") | {"preset": name}
+    settings = read_yaml(PRESETS / f"{name}.yaml")
+    base = settings.pop("base", None)
+    return merge(read_preset(base) if base else {}, settings) | {"preset": name}
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

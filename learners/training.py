@@ -151,7 +151,7 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
 
 def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event) -> Path:
     progress, clock = Progress(), time.monotonic()
-    curves = _curves(config, run, progress)
+    curves = _curves(config, progress)
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
     algorithm = make_algorithm(config, curves, done)
@@ -200,18 +200,14 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
     return run.policy
 
 
-def _curves(config: TrainConfig, run: RunFolder, progress: Progress) -> dict[str, np.ndarray]:
-    """The paired baselines' curves, from the run folder or played now."""
-    if run.curves.is_file():
-        return dict(np.load(run.curves))
+def _curves(config: TrainConfig, progress: Progress) -> dict[str, np.ndarray]:
+    """The paired baselines' curves, from the cache or played now."""
     names = ", ".join(config.reward.baselines)
 
     def say(done: int, total: int) -> None:
         progress(f"baseline curves ({names}): {done} of {total} parts", last=done == total)
 
-    curves = baseline_curves(config.env(), config.reward.baselines, say)
-    run.save_curves(curves)
-    return curves
+    return baseline_curves(config.env(), config.reward.baselines, say)
 
 
 def _restore(algorithm: Reinforce, checkpoint: Path) -> None:

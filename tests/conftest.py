@@ -31,6 +31,14 @@ if os.environ.get("CI"):
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests leave the user's cache alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["RL_MBA_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pool() -> Pool:
     """Two complete modalities, four classes; 92 pool rows in an episode."""

@@ -270,3 +270,34 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         CandidateConfig(rule="scores")
     with pytest.raises(ConfigError, match="per_pick is 0"):
         CandidateConfig(per_pick=0)
+
+
+# The published ablations
+
+
+@pytest.mark.parametrize("which", ["pool", "missing_pool"])
+def test_without_amcb_all_modalities_count_alike(which: str, begin, request) -> None:
+    lockstep, _ = begin(request.getfixturevalue(which), (0, 3))
+    round_ = lockstep.label(lockstep.round.available.int().topk(4, dim=1).indices)
+    assert (round_.weights - round_.weights[:, :1]).abs().max() > 1e-3
+    features = ("weighted_uncertainty", "mean_uncertainty")
+    on, off = (offer(round_, 4, CandidateConfig(amcb=amcb), features) for amcb in (True, False))
+    assert not torch.allclose(on.features[..., 0], on.features[..., 1])
+    torch.testing.assert_close(off.features[..., 0], off.features[..., 1], atol=1e-3, rtol=0)
+    delta = [i for i, name in enumerate(STATE_NAMES) if "delta" in name]
+    assert on.state[:, delta].abs().max() > 0
+    assert off.state[:, delta].abs().max() == 0
+
+
+def test_without_efda_uncertainty_is_an_entropy(pool, begin) -> None:
+    round_ = begin(pool, (0, 3))[1]
+    offered = offer(round_, 4, CandidateConfig(per_pick=10, efda=False), ("mean_uncertainty",))
+    assert offered.valid.all()  # no padding
+    outputs = round_.outputs_at(offered.positions)
+    p = ((outputs.evidence + 1) / (outputs.evidence + 1).sum(2, keepdim=True)).double().numpy()
+    entropy = -(p * np.log(p)).sum(2)  # [E, M, K]
+    np.testing.assert_allclose(offered.modality_uncertainty.numpy(), entropy, atol=1e-5)
+    mixed = np.einsum("em,emck->eck", round_.weights.double().numpy(), p)
+    np.testing.assert_allclose(offered.difficulty.numpy(), -(mixed * np.log(mixed)).sum(1), atol=1e-5)
+    scores = [published_score(round_, 4, 0.0, efda).q for efda in (True, False)]
+    assert not torch.allclose(*scores)

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from envs.errors import ConfigError, DataError, PolicyError, RLMBAError, StrategyError
+from envs.errors import ConfigError, DataError, PolicyError, StrategyError
 from envs.lockstep import ProtocolConfig, draw_start
 from envs.preparation import prepare
 from envs.roles import evaluation_roles, partition
+from envs.round import Round
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
-from evaluation.comparison import CompareConfig, _Entrant, _origin_notes, compare
-from evaluation.playing import Runs, check_pairing, from_arrays, play, to_arrays
+from evaluation.comparison import CompareConfig, _enter_policies, compare
+from evaluation.playing import play
+from evaluation.provenance import origin_notes
 from evaluation.report import text_table
 from learners.runtime import local_ray
 from policies.selector import PolicyCard, Selector, SelectorConfig, save_policy
+from policies.strategies import STRATEGIES as REGISTERED
 from policies.strategies import get_strategy
+from policies.strategies.random import random
+from run import main
 
 DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
@@ -33,7 +46,7 @@ STRATEGIES = ("random", "margin", "badge")
 
 def config(**changes) -> CompareConfig:
     settings = {"seeds": 3, "strategies": STRATEGIES, "protocol": PROTOCOL, "model": MODEL}
-    return CompareConfig(**({"dataset": DATASET} | settings | changes))
+    return CompareConfig(**({"datasets": (DATASET,)} | settings | changes))
 
 
 def quiet(*_: object, **__: object) -> None:
@@ -44,6 +57,13 @@ def quiet(*_: object, **__: object) -> None:
 def one_worker() -> Iterator[None]:
     with local_ray(1):
         yield
+
+
+@pytest.fixture
+def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures and page, which take seconds."""
+    monkeypatch.setattr("evaluation.report.pictures.draw", lambda *_: ())
+    monkeypatch.setattr("evaluation.report.render_page", lambda *_: "")
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +85,23 @@ def report(one_worker: None, policies: tuple, tmp_path_factory: pytest.TempPathF
     return compare(config(policies=policies), out, lines.append), out, lines
 
 
-@pytest.fixture(scope="module")
-def runs() -> dict[str, Runs]:
-    """Two strategies played in this process."""
-    pool = open_dataset(DATASET)
-    parts = partition(pool)
-    data = from_arrays(to_arrays(prepare(pool, parts.evaluation, parts.test, MODEL.projection_dim)))
-    starts = [draw_start(evaluation_roles(pool, seed), seed, PROTOCOL) for seed in (7, 8, 9)]
-    return {n: play(data, starts, n, get_strategy(n), PROTOCOL, MODEL) for n in ("random", "margin")}
-
-
 def without_times(summary: dict) -> dict:
-    return {k: v for k, v in summary.items() if not k.startswith("seconds")}
+    return {k: v for k, v in summary.items() if not k.startswith(("seconds", "peak_memory"))}
+
+
+def rounds(out: Path) -> pa.Table:
+    """The table of all rounds without its times."""
+    table = pq.read_table(out / "rounds.parquet")
+    return table.drop_columns([c for c in table.column_names if c.startswith(("seconds", "peak_memory"))])
+
+
+def files(out: Path) -> set[str]:
+    return {p.name for p in (out / "results").glob("*.npz")}
+
+
+def count_already_there(lines: list[str]) -> list[str]:
+    """What the last progress line says of chunks: "3/5 chunks (2 already there)"."""
+    return [line.partition(": ")[2].partition(",")[0] for line in lines if "chunks" in line][-1:]
 
 
 def test_summary_has_the_promised_shape(report: tuple) -> None:
@@ -98,13 +123,11 @@ def test_summary_has_the_promised_shape(report: tuple) -> None:
     for row in summary["paired"].values():
         assert set(row) == {"mean", "ci95", "p", "p_holm", "verdict"}
         assert (row["p"], row["verdict"]) == (None, "inconclusive")
-    assert {"protocol", "model", "versions", "config_hash", "policies", "pairing"} <= set(summary)
-    assert sorted(p.name for p in out.iterdir()) == [
-        "curves.png",
-        "rounds.parquet",
-        "summary.json",
-        "table.md",
-    ]
+    assert {"protocol", "model", "versions", "config_hash", "policies", "pairing", "hardware", "code"} <= set(summary)
+    assert summary["dataset_given"] == DATASET
+    assert summary["hardware"]["cores"] == os.cpu_count()
+    assert {"results", "rounds.parquet", "summary.json", "table.md"} <= {p.name for p in out.iterdir()}
+    assert len(files(out)) == 5
 
 
 def test_rounds_hold_every_model_and_every_pick(report: tuple) -> None:
@@ -122,7 +145,8 @@ def test_rounds_hold_every_model_and_every_pick(report: tuple) -> None:
         assert row["weight_m0"] + row["weight_m1"] == pytest.approx(1, abs=1e-5)
         classes = set(pool.labels[np.isin(pool.ids, ids)])
         assert row["class_coverage"] == pytest.approx(len(classes) / 4)
-        assert (row["seconds_select"] is None) == (row["round"] == 0)
+        for kind in ("inference", "scoring", "picking", "train"):
+            assert (row[f"seconds_{kind}"] is None) == (row["round"] == 0)
     for name in summary["aulc"]:
         mine = [r["accuracy"] for r in rows if r["strategy"] == name and r["round"] > 0]
         assert summary["aulc"][name]["mean"] == pytest.approx(np.mean(mine))
@@ -144,13 +168,13 @@ def test_messages_and_tables(report: tuple) -> None:
     assert "other − random" in markdown
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_twice_the_same(report: tuple, policies: tuple, tmp_path: Path) -> None:
     first, out, _ = report
     again = compare(config(policies=policies), tmp_path, quiet)
     assert without_times(again) == without_times(first)
-    tables = [pq.read_table(p / "rounds.parquet").drop_columns(["seconds_select", "seconds_train"])
-              for p in (out, tmp_path)]  # fmt: skip
-    assert tables[0].equals(tables[1])
+    assert rounds(tmp_path).equals(rounds(out))
+    assert files(tmp_path) == files(out)
 
 
 def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, tmp_path: Path) -> None:
@@ -164,6 +188,7 @@ def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, t
     assert there[0]["sample_ids"] == pool.ids[here.initial[0]].tolist()
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_one_seed_without_a_policy(one_worker: None, tmp_path: Path) -> None:
     summary = compare(config(seeds=1), tmp_path, quiet)
     assert summary["aulc"]["random"]["ci95"] is None
@@ -173,8 +198,9 @@ def test_one_seed_without_a_policy(one_worker: None, tmp_path: Path) -> None:
     assert "inconclusive" in text_table(summary)
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_missing_modalities(one_worker: None, tmp_path: Path) -> None:
-    summary = compare(config(dataset=DATASET + ",missing=0.2", seeds=1, strategies=("random",)), tmp_path, quiet)
+    summary = compare(config(datasets=(DATASET + ",missing=0.2",), seeds=1, strategies=("random",)), tmp_path, quiet)
     assert summary["paired"] == {}
     assert all(0 <= v <= 1 for v in summary["balance"]["random"].values())
 
@@ -188,43 +214,7 @@ def test_missing_modalities(one_worker: None, tmp_path: Path) -> None:
     ],
 )
 def test_where_a_policy_comes_from_is_said(trained_on: list[dict], says: str) -> None:
-    entrant = _Entrant(Path(), None, PolicyCard(trained_on=trained_on))
-    assert says in _origin_notes(open_dataset(DATASET), {"learned": entrant})[0]
-
-
-@pytest.mark.parametrize(("field", "says"), [("starts", "initial labels"), ("models", "round-zero model")])
-def test_unpaired_runs_are_refused(runs: dict[str, Runs], field: str, says: str) -> None:
-    check_pairing(runs)
-    changed = getattr(runs["margin"], field).copy()
-    changed[1] = "0" * 16
-    tampered = runs | {"margin": dataclasses.replace(runs["margin"], **{field: changed})}
-    with pytest.raises(RLMBAError, match=f"Unpaired.*{says}.*seed 8"):
-        check_pairing(tampered)
-
-
-def test_other_seeds_are_refused(runs: dict[str, Runs]) -> None:
-    shifted = dataclasses.replace(runs["margin"], seeds=runs["margin"].seeds + 1)
-    with pytest.raises(RLMBAError, match="Unpaired"):
-        check_pairing(runs | {"margin": shifted})
-    fewer = Runs(*(getattr(runs["margin"], f.name)[:2] for f in dataclasses.fields(Runs)))
-    with pytest.raises(RLMBAError, match=r"3 seeds .* 2"):
-        check_pairing(runs | {"margin": fewer})
-
-
-def test_another_start_has_another_hash(runs: dict[str, Runs]) -> None:
-    r = runs["random"]
-    assert len(set(r.starts)) == len(set(r.models)) == 3
-
-
-@pytest.mark.parametrize(
-    "picks", [torch.zeros(3, 4, dtype=torch.int64), torch.arange(9).reshape(3, 3), torch.full((3, 4), 9_999)]
-)
-def test_a_strategy_that_picks_badly_is_named(picks: torch.Tensor) -> None:
-    pool = open_dataset(DATASET)
-    data = prepare(pool, partition(pool).evaluation, partition(pool).test)
-    starts = [draw_start(evaluation_roles(pool, seed), seed, PROTOCOL) for seed in (1, 2, 3)]
-    with pytest.raises(StrategyError, match="'bad'"):
-        play(data, starts, "bad", lambda *_: picks, PROTOCOL, MODEL)
+    assert says in origin_notes(open_dataset(DATASET), {"learned": PolicyCard(trained_on=trained_on)})[0]
 
 
 @pytest.mark.parametrize(
@@ -237,9 +227,13 @@ def test_a_strategy_that_picks_badly_is_named(picks: torch.Tensor) -> None:
         ({"strategies": ("random", "random")}, ConfigError, "'random' is named twice"),
         ({"policies": (("badge", "x"),)}, ConfigError, "'badge' is named twice"),
         ({"strategies": ()}, ConfigError, "Nothing to compare"),
-        ({"dataset": "digitz"}, DataError, "digits"),
+        ({"datasets": ()}, ConfigError, "at least one data set"),
+        ({"datasets": (DATASET, "digitz")}, DataError, "digits"),
+        ({"datasets": (DATASET, DATASET.replace(",seed", ",noise=0.2,seed"), DATASET)}, ConfigError, "name it once"),
+        ({"strategies": ("all", "badge")}, ConfigError, "give it alone"),
         ({"policies": (("learned", "nowhere"),)}, PolicyError, "nowhere"),
         ({"protocol": ProtocolConfig(rounds=100)}, ConfigError, "above the 1.. pool rows"),
+        ({"datasets": ("digits", DATASET), "protocol": ProtocolConfig(rounds=20)}, ConfigError, "rows of 'synthetic'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(changes: dict, error: type, says: str, tmp_path: Path) -> None:
@@ -259,7 +253,149 @@ def test_a_policy_with_unknown_features_is_refused(policies: tuple, tmp_path: Pa
         compare(config(policies=(("learned", str(tmp_path)),)), tmp_path / "out", quiet)
 
 
+def test_every_data_set_may_have_its_own_policy(tmp_path: Path) -> None:
+    for dataset, initial in (("emoji", "badge"), ("watch", "zero")):
+        selector = Selector(SelectorConfig(features=("margin",), initial=initial))
+        save_policy(selector, PolicyCard(), tmp_path / dataset / "trained")
+    chosen = config(policies=(("learned", f"{tmp_path}/{{dataset}}/trained"),))
+    emoji, watch = (_enter_policies(chosen, dataset)["learned"] for dataset in ("emoji", "watch"))
+    assert emoji.description != watch.description
+    assert emoji.facts["path"] == str(tmp_path / "emoji" / "trained")
+    with pytest.raises(PolicyError, match=re.escape(f"{tmp_path}/digits/trained")):
+        _enter_policies(chosen, "digits")
+
+
 def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ConfigError, match="Cannot write into"):
         compare(config(), tmp_path / "out", quiet)
+
+
+# Several data sets, and what is kept
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_what_is_missing_is_computed_and_the_rest_is_read(one_worker: None, tmp_path: Path) -> None:
+    other = DATASET.replace("seed=1", "seed=2")
+
+    def run(datasets: tuple[str, ...], seeds: int, strategies: tuple[str, ...], out: Path = tmp_path / "out") -> str:
+        lines.clear()
+        summaries.append(compare(config(datasets=datasets, seeds=seeds, strategies=strategies), out, lines.append))
+        return count_already_there(lines)[0]
+
+    lines, summaries = [], []
+    assert run((DATASET,), 12, ("random",)) == "2/2 chunks"
+    assert run((DATASET,), 20, ("random",)) == "2/2 chunks (1 already there)"  # the second chunk was not full
+    assert run((DATASET,), 20, ("random", "badge")) == "4/4 chunks (2 already there)"
+    assert run((DATASET, other), 20, ("random", "badge")) == "8/8 chunks (4 already there)"
+    kept = files(tmp_path / "out")
+    assert len(kept) == 9
+    whole = rounds(tmp_path / "out")
+    assert run((DATASET, other), 20, ("random", "badge")) == "all 8 chunks were already there"
+    assert files(tmp_path / "out") == kept
+    assert rounds(tmp_path / "out").equals(whole)
+    # Files that are damaged, or not what their name says, are computed again.
+    first, second, third = sorted((tmp_path / "out" / "results").glob("*.npz"))[:3]
+    first.write_bytes(first.read_bytes()[:-1000])
+    shutil.copy(third, second)
+    run((DATASET, other), 20, ("random", "badge"))
+    assert 1 <= sum("computed again" in line for line in lines) <= 2  # one of the three may be the chunk of 2 seeds
+    assert rounds(tmp_path / "out").equals(whole)
+    # And none of it makes a difference.
+    assert run((DATASET, other), 20, ("random", "badge"), tmp_path / "fresh") == "8/8 chunks"
+    assert rounds(tmp_path / "fresh").equals(whole)
+
+
+def test_all_means_every_registered_strategy() -> None:
+    assert config(strategies=("all",)).strategies == tuple(REGISTERED)
+
+
+# Failures
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], None]:
+    return lambda name, strategy: monkeypatch.setitem(REGISTERED, name, strategy)
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_a_killed_worker_is_replaced(one_worker: None, register: Callable, tmp_path: Path) -> None:
+    mark = tmp_path / "died"
+
+    def dies_once(round_: Round, batch_size: int) -> torch.Tensor:
+        if round_.episodes > 1 and round_.index == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return random(round_, batch_size)
+
+    register("dies_once", dies_once)
+    summary = compare(config(strategies=("random", "dies_once")), tmp_path / "out", quiet)
+    assert mark.exists()
+    assert summary["aulc"]["dies_once"] == summary["aulc"]["random"]
+
+
+def test_a_refusal_comes_first_and_names_every_data_set(one_worker: None, register: Callable, tmp_path: Path) -> None:
+    def picky(round_: Round, batch_size: int) -> torch.Tensor:
+        if round_.num_classes == 4:
+            raise StrategyError("picky cannot tell four classes apart.")
+        return random(round_, batch_size)
+
+    register("picky", picky)
+    more = DATASET.replace("classes=4", "classes=5")
+    with pytest.raises(StrategyError, match=r"On 'synthetic:.*classes=4.*picky cannot.*\nLeave these out") as caught:
+        compare(config(datasets=(more, DATASET), strategies=("random", "picky")), tmp_path, quiet)
+    assert "classes=5" not in str(caught.value)
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_a_late_failure_keeps_what_is_finished(one_worker: None, register: Callable, tmp_path: Path) -> None:
+    def tires(round_: Round, batch_size: int) -> torch.Tensor:
+        return random(round_, batch_size if round_.index == 0 else batch_size - 1)
+
+    register("tires", tires)
+    lines: list[str] = []
+    with pytest.raises(StrategyError, match=r"On 'synthetic:.*'tires' returned picks of shape \[3, 3\]"):
+        compare(config(strategies=("random", "tires"), workers=1), tmp_path, quiet)
+    assert len(files(tmp_path)) == 1
+    compare(config(strategies=("random", "margin")), tmp_path, lines.append)
+    assert count_already_there(lines) == ["2/2 chunks (1 already there)"]
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evaluation.comparison.compare", interrupted)
+    assert main(["compare", "--dataset", DATASET, "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path: Path) -> None:
+    settings = {"seeds": 40, "workers": 1, "strategies": ("random", "margin", "entropy")}
+    command = [sys.executable, "run.py", "compare", "--dataset", DATASET, "--out", str(tmp_path / "out")]
+    command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1"]
+    for section, values in (("protocol", dataclasses.asdict(PROTOCOL)), ("model", dataclasses.asdict(MODEL))):
+        for name, value in values.items():
+            command += ["--set", f"{section}.{name}={value}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parent.parent
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
+        deadline = time.monotonic() + 60
+        while not files(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        _, errors = process.communicate()
+    there = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "results").glob("*.npz")}
+    assert 0 < len(there) < 12, errors
+    assert not (tmp_path / "out" / "summary.json").exists()
+    done = subprocess.run(command, cwd=root, env=environment, **pipes)
+    assert done.returncode == 0, done.stderr
+    assert f"12/12 chunks ({len(there)} already there)" in done.stdout
+    assert all(p.stat().st_mtime_ns == before for p, before in there.items())
+    uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)
+    resumed = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert without_times(resumed) | {"workers": 2} == without_times(uninterrupted)
+    assert rounds(tmp_path / "out").equals(rounds(tmp_path / "whole"))

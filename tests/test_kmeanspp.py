@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from envs.kmeanspp import d_squared_sampling, draw_proportional, inner_products, squared_norms
+import envs.kmeanspp
+from envs.kmeanspp import d_squared_sampling, draw_proportional, inner_products, k_means, squared_norms
 
 checked = settings(deadline=None, max_examples=40)
 
@@ -101,6 +102,28 @@ def test_picks_are_distinct_and_available(seed: int, kind: str) -> None:
     assert available.gather(1, picks).all()
 
 
+@given(st.integers(0, 10_000), st.integers(1, 2))
+@checked
+def test_gradient_embeddings_need_not_be_written_out(seed: int, count: int) -> None:
+    """Same draws, same picks: p - onehot times z as factors (one as in BADGE, two as in BMMAL) or as one long row."""
+    rng = np.random.default_rng(seed)
+    factors = []
+    for _ in range(count):
+        p = torch.from_numpy(rng.dirichlet(np.ones(4), (2, 30))).mT  # [2, 4, 30]
+        error = p - torch.zeros_like(p).scatter_(1, p.argmax(1, keepdim=True), 1.0)
+        factors.append((error, torch.from_numpy(np.maximum(rng.normal(size=(2, 6, 30)), 0.0))))
+    rows = [(torch.ones(2, 1, 30, dtype=torch.float64), written_out(factors).mT)]
+    available = torch.from_numpy(rng.random((2, 30)) < 0.8)
+    available[:, :8] = True
+    uniforms = torch.from_numpy(rng.random((2, 8)))
+    firsts = [squared_norms(f).masked_fill(~available, -1.0).argmax(1) for f in (factors, rows)]
+    assert torch.equal(*firsts)
+    picks, nearest = d_squared_sampling(factors, available, uniforms, firsts[0])
+    written, distance = d_squared_sampling(rows, available, uniforms, firsts[1])
+    assert torch.equal(picks, written)
+    torch.testing.assert_close(nearest, distance, atol=1e-9, rtol=1e-9)
+
+
 def test_distances_decide_how_often_a_row_is_drawn(rng: np.random.Generator) -> None:
     """Second pick after row 0 at the origin: probabilities proportional to 1, 4 and 9."""
     n = 4000
@@ -137,3 +160,48 @@ def test_a_weight_of_zero_is_never_drawn(weights: list[float], uniform: float, d
 def test_draw_proportional_inverts_the_cumulative_weights(uniform: float, expected: int) -> None:
     w = torch.tensor([[0.0, 1.0, 2.0, 0.0, 1.0, 0.0]])
     assert draw_proportional(w, torch.tensor([uniform])).item() == expected
+
+
+# k-means
+
+
+def reference_k_means(points: np.ndarray, available: np.ndarray, seeds: list[int], iterations: int) -> np.ndarray:
+    """Centroids [k, H] of one episode's points [P, H], row by row."""
+    centroids = points[seeds].copy()
+    for _ in range(iterations):
+        own = ((points[:, None] - centroids) ** 2).sum(2).argmin(1)
+        for j in range(len(centroids)):
+            members = points[(own == j) & available]
+            if len(members):
+                centroids[j] = members.mean(0)
+    return centroids
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(0, 4), st.sampled_from([2**24, 20, 1]))
+@checked
+def test_k_means_is_that_of_a_slow_reference(seed: int, k: int, iterations: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = torch.from_numpy(rng.normal(size=(2, 3, 25)))
+    available = torch.from_numpy(rng.random((2, 25)) < 0.6)
+    available[:, :k] = True
+    uniforms = torch.from_numpy(rng.random((2, k)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envs.kmeanspp, "BLOCK", block)
+        centroids, squared, own = k_means(points, available, uniforms, iterations)
+    seeds, _ = d_squared_sampling([(torch.ones(2, 1, 25), points)], available, uniforms)
+    for e in range(2):
+        rows = points[e].T.numpy()
+        expected = reference_k_means(rows, available[e].numpy(), seeds[e].tolist(), iterations)
+        np.testing.assert_allclose(centroids[e].T, expected, atol=1e-9)
+        distance = ((rows[:, None] - expected) ** 2).sum(2)
+        np.testing.assert_allclose(squared[e], distance.min(1), atol=1e-9)
+        np.testing.assert_array_equal(own[e], distance.argmin(1))
+
+
+def test_k_means_leaves_an_empty_cluster_where_it_is() -> None:
+    """Three seeds among two distinct points: the third centroid has no member and stays finite."""
+    points = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    centroids, squared, _ = k_means(points, torch.ones(1, 4, dtype=torch.bool), torch.rand(1, 3), 5)
+    assert centroids.isfinite().all()
+    assert set(centroids.flatten().tolist()) == {0.0, 1.0}
+    assert not squared.any()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from envs.errors import ConfigError
@@ -122,16 +121,6 @@ def test_text_is_written_whole(run: RunFolder, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OSError, match="disk full"):
         run.write_text(run.config, "seed: 2\n")
     assert run.config.read_text() == "seed: 1\n"
-
-
-def test_curves_come_back(run: RunFolder) -> None:
-    curves = {"badge": np.arange(6.0).reshape(1, 2, 3), "margin": np.zeros((1, 2, 3))}
-    run.save_curves({"old": np.zeros(1)})
-    run.save_curves(curves)
-    with np.load(run.curves) as loaded:
-        assert set(loaded) == set(curves)
-        np.testing.assert_array_equal(loaded["badge"], curves["badge"])
-    assert [p.name for p in run.root.iterdir()] == ["baseline_curves.npz"]
 
 
 def in_another_process(code: str, run: RunFolder) -> subprocess.CompletedProcess:

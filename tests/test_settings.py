@@ -168,6 +168,16 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert build(TrainConfig, read_preset("default")) == TrainConfig()
 
 
+def test_the_ablations_differ_from_the_paper_by_what_they_leave_out() -> None:
+    paper, amcb, efda = (build(TrainConfig, read_preset(name)) for name in ("paper", "paper_amcb", "paper_efda"))
+    assert amcb == dataclasses.replace(
+        paper, preset="paper_amcb", candidates=dataclasses.replace(paper.candidates, efda=False)
+    )
+    reward = dataclasses.replace(paper.reward, contribution_balance=0.0)
+    candidates = dataclasses.replace(paper.candidates, amcb=False)
+    assert efda == dataclasses.replace(paper, preset="paper_efda", candidates=candidates, reward=reward)
+
+
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"'papers'.*Did you mean 'paper'"):
         read_preset("papers")

@@ -1,4 +1,4 @@
-"""Intervals, the sign-flip test, Holm's correction and the area under the curve."""
+"""Intervals, tests, Holm's correction, areas, and what compares strategies across data sets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from evaluation.statistics import (
     compare_pairs,
     holm,
     interval,
+    labels_to_reach,
+    mean_ranks,
+    penalties,
+    performance_profile,
     sign_flip_p,
 )
 
@@ -132,3 +136,59 @@ def test_too_few_seeds_are_inconclusive() -> None:
     assert (row["p"], row["p_holm"], row["verdict"]) == (None, None, "inconclusive")
     assert compare_pairs({"a": np.full(LEAST_SEEDS, 0.1)})["a"]["verdict"] == "better"
     assert compare_pairs({"a": np.array([0.1])})["a"]["ci95"] is None
+
+
+def test_the_first_round_that_reaches_the_target_counts() -> None:
+    labels = np.array([10, 15, 20, 25])
+    curve = np.array([0.3, 0.5, 0.45, 0.6])  # raw: it falls below the target again
+    assert labels_to_reach(curve, labels, 0.5) == 15
+    assert labels_to_reach(curve, labels, 0.55) == 25
+    assert labels_to_reach(curve, labels, 0.61) is None
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.integers(1, 5), st.integers(2, 4))
+@settings(max_examples=30, deadline=None)
+def test_penalties_count_paired_t_tests(seed: int, seeds: int, rounds: int, strategies: int) -> None:
+    rng = np.random.default_rng(seed)
+    curves = 0.03 * rng.normal(size=(strategies, seeds, rounds + 1)) + 0.04 * np.arange(strategies)[:, None, None]
+    matrix = penalties(curves)
+    for i, j in product(range(strategies), repeat=2):
+        test = stats.ttest_rel(curves[i][:, 1:], curves[j][:, 1:])
+        wins = 0 if i == j else ((test.pvalue < 0.05) & (test.statistic > 0)).sum()
+        assert matrix[i, j] == pytest.approx(wins / rounds)
+
+
+def test_penalties_by_hand() -> None:
+    flat = np.full((5, 3), 0.5)
+    better = flat + np.array([0, 0, 0.1])  # above at one of two points, by the same in every seed
+    assert penalties([better, flat]).tolist() == [[0, 0.5], [0, 0]]
+    critical = np.array([-1, 0, 1, 2, 3]) / 10
+    # For 5 repeats the critical value of the paper is 2.776: t of these differences is sqrt(2).
+    assert penalties([flat + critical[:, None] * [0, 1, 0], flat]).tolist() == [[0, 0], [0, 0]]
+    assert penalties([better[:1], flat[:1]]) is None
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.randoms())
+def test_mean_ranks_share_the_ranks(datasets: int, strategies: int, random) -> None:
+    areas = np.array([[random.choice([0.1, 0.2, 0.3]) for _ in range(strategies)] for _ in range(datasets)])
+    assert mean_ranks(areas).sum() == pytest.approx(strategies * (strategies + 1) / 2)
+    better = areas + np.eye(1, strategies)  # the first is best everywhere
+    assert mean_ranks(better)[0] == 1
+
+
+def test_ties_share_their_mean_rank() -> None:
+    assert mean_ranks(np.array([[0.5, 0.5, 0.1], [0.9, 0.1, 0.5]])).tolist() == [1.25, 2.25, 2.5]
+
+
+def test_performance_profile_by_hand() -> None:
+    errors = np.array([[0.1, 0.2], [0.4, 0.3], [0.0, 0.5]])
+    share = performance_profile(errors, np.array([1.0, 1.4, 2.0]), np.array([0.25, 0.25, 0.5]))
+    assert share.tolist() == [[0.75, 1.0, 1.0], [0.25, 0.25, 0.5]]  # an error of 0 is within no factor of others
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_performance_profile_rises_and_someone_is_best(seed: int) -> None:
+    errors = np.random.default_rng(seed).random((7, 4))
+    share = performance_profile(errors, np.linspace(1, 3, 9), np.full(7, 1 / 7))
+    assert (np.diff(share) >= 0).all()
+    assert share[:, 0].sum() >= 1 - 1e-9

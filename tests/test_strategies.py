@@ -17,10 +17,13 @@ from torch import Tensor
 import policies.strategies
 from envs.candidates import CandidateConfig
 from envs.errors import StrategyError
+from envs.kmeanspp import d_squared_sampling
 from envs.pool import Pool
-from envs.round import Round
+from envs.round import Round, Stopwatch
+from envs.score import published_score
 from policies.selector import Selector, SelectorConfig
 from policies.strategies import STRATEGIES, Strategy, get_strategy
+from policies.strategies.badge import gradient_factor
 from policies.strategies.learned import Learned
 
 
@@ -148,16 +151,47 @@ def test_neighbours_in_the_lockstep_do_not_matter(name: str, which: str, begin, 
     assert torch.equal(together[[2, 0]], pairs)
 
 
-def test_margin_and_entropy_pick_what_is_most_uncertain(rounds: dict[str, Round]) -> None:
+def test_uncertainty_strategies_pick_what_is_most_uncertain(rounds: dict[str, Round]) -> None:
     round_ = rounds["a later round"]
     p = round_.outputs.probabilities.double().numpy()
     top = np.sort(p, 1)
-    for name, u in (("margin", top[:, -2] - top[:, -1]), ("entropy", -(p * np.log(p)).sum(1))):
+    for name, u in (
+        ("least_confidence", 1.0 - top[:, -1]),
+        ("margin", top[:, -2] - top[:, -1]),
+        ("entropy", -(p * np.log(p)).sum(1)),
+    ):
         picks = STRATEGIES[name](round_, B)
         for e in range(round_.episodes):
             open_ = np.flatnonzero(round_.available[e])
             expected = open_[np.argsort(-u[e, open_])[:B]]
             assert set(picks[e].tolist()) == set(expected.tolist()), name
+
+
+def test_score_picks_the_largest_q(rounds: dict[str, Round]) -> None:
+    round_ = rounds["a later round"]
+    q = published_score(round_, B, beta=1.0).q
+    picks = STRATEGIES["score"](round_, B)
+    for e in range(round_.episodes):
+        open_ = np.flatnonzero(round_.available[e])
+        assert picks[e].tolist() == open_[np.argsort(-q[e, open_].numpy())[:B]].tolist()
+
+
+@pytest.mark.parametrize("case", ["plain", "missing modalities", "a later round"])
+def test_badge_picks_as_if_gradients_were_written_out(case: str, rounds: dict[str, Round]) -> None:
+    round_ = rounds[case]
+    error, z = gradient_factor(round_.outputs)
+    rows = torch.einsum("ecp,ehp->echp", error.double(), z.double()).flatten(1, 2)
+    one = torch.ones_like(rows[:, :1])
+    first = rows.square().sum(1).masked_fill(~round_.available, -1.0).argmax(1)
+    picks, _ = d_squared_sampling([(one, rows)], round_.available, round_.uniforms("badge", 12), first)
+    assert torch.equal(STRATEGIES["badge"](round_, 12), picks)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_putting_the_batch_together_is_timed(name: str, rounds: dict[str, Round]) -> None:
+    round_ = dataclasses.replace(rounds["plain"], stopwatch=Stopwatch())
+    EVERY[name](round_, B)
+    assert round_.stopwatch.seconds["picking"] > 0
 
 
 def test_badge_begins_with_the_largest_gradient(rounds: dict[str, Round]) -> None:

@@ -15,17 +15,36 @@ from torch import Tensor
 from envs.errors import StrategyError, nearest
 from envs.round import Round
 from policies.strategies.badge import badge
+from policies.strategies.bait import bait
+from policies.strategies.bald import bald
+from policies.strategies.bmmal import bmmal, bmmal_ce
+from policies.strategies.clustering import kmeans, typiclust
+from policies.strategies.coreset import coreset
+from policies.strategies.deepfool import deepfool
+from policies.strategies.gcnal import gcnal
 from policies.strategies.learned import hand_tuned
 from policies.strategies.random import random
-from policies.strategies.uncertainty import entropy, margin
+from policies.strategies.score import score
+from policies.strategies.uncertainty import entropy, least_confidence, margin
 
 Strategy = Callable[[Round, int], Tensor]
 
 STRATEGIES: dict[str, Strategy] = {
     "random": random,
+    "least_confidence": least_confidence,
     "margin": margin,
     "entropy": entropy,
+    "bald": bald,
+    "deepfool": deepfool,
+    "coreset": coreset,
+    "kmeans": kmeans,
+    "typiclust": typiclust,
     "badge": badge,
+    "bait": bait,
+    "bmmal": bmmal,
+    "bmmal_ce": bmmal_ce,
+    "gcnal": gcnal,
+    "score": score,
     "hand_tuned": hand_tuned,
 }
 

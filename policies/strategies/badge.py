@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.kmeanspp import d_squared_sampling, squared_norms
+from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
 from envs.round import Round
+from envs.task_model import Outputs
 
 
 def badge(round_: Round, batch_size: int) -> Tensor:
     """Largest gradient first, then proportionally to the squared distance to the picks; picks [E, b]."""
-    p = round_.outputs.probabilities  # [E, C, P]
-    error = p - torch.zeros_like(p).scatter_(1, p.argmax(1, keepdim=True), 1.0)
-    factors = [(error, round_.outputs.embedding())]
-    first = squared_norms(factors).masked_fill(~round_.available, -1.0).argmax(1)
-    uniforms = round_.uniforms("badge", batch_size)
-    return d_squared_sampling(factors, round_.available, uniforms, first)[0]
+    factors = [gradient_factor(round_.outputs)]
+    with round_.stopwatch.measure("picking"):
+        first = squared_norms(factors).masked_fill(~round_.available, -1.0).argmax(1)
+        uniforms = round_.uniforms("badge", batch_size)
+        return d_squared_sampling(factors, round_.available, uniforms, first)[0]
+
+
+def gradient_factor(outputs: Outputs) -> Factor:
+    """(p - onehot(argmax p), z): the gradient of the cross-entropy at the predicted class is their outer product."""
+    p = outputs.probabilities  # [E, C, P]
+    return p - torch.zeros_like(p).scatter_(1, p.argmax(1, keepdim=True), 1.0), outputs.embedding()

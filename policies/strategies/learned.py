@@ -26,7 +26,8 @@ class Learned:
     def __call__(self, round_: Round, batch_size: int) -> Tensor:
         """Pool positions [E, b], greedily."""
         offered = offer(round_, batch_size, self.candidates, self.selector.config.features)
-        slots, _ = self.selector.select(offered.observation(), batch_size, greedy=True)
+        with round_.stopwatch.measure("picking"):
+            slots, _ = self.selector.select(offered.observation(), batch_size, greedy=True)
         return torch.take_along_dim(offered.positions, slots, 1)
 
 

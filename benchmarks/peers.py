@@ -1,0 +1,160 @@
+"""Side by side with scikit-activeml: what is picked, and how long it takes, on the same pool and model outputs.
+
+    pip install scikit-activeml
+    python -m benchmarks.peers [--repeats 5]
+
+Both get the same embeddings and the same class probabilities of the same unlabelled samples. BADGE gets the same
+random numbers too. Seconds are for choosing a batch, the forward pass excluded for both; each pair is timed in turn,
+`repeats` times, on one core; the median of the ratios is printed. Two definitions differ. scikit-activeml's BADGE
+counts the origin as a centre (a gradient's squared norm caps its squared distance); the published one does not. With
+that rule in our own computation (`badge, origin`) the picks agree. TypiClust clusters by k-means with random starts and
+scores typicality by 5 neighbours instead of 20, so its picks need not agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from skactiveml.base import SkactivemlClassifier
+from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
+
+from benchmarks.selection import make_round
+from envs.kmeanspp import draw_proportional, inner_products, squared_norms
+from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.preparation import prepare
+from envs.roles import evaluation_roles, partition
+from envs.round import Round
+from envs.sources import open_dataset
+from envs.task_model import TaskModelConfig
+from policies.strategies import get_strategy
+from policies.strategies.badge import gradient_factor
+
+MISSING = -1
+
+
+class Head(SkactivemlClassifier):
+    """The task model's multimodal head as a classifier on embeddings [n, M H]."""
+
+    def __init__(self, weights: np.ndarray, classes=None, missing_label=MISSING, cost_matrix=None, random_state=None):
+        super().__init__(classes, missing_label, cost_matrix, random_state)
+        self.weights = weights
+
+    def fit(self, X, y, sample_weight=None):
+        return self
+
+    def predict_proba(self, X):
+        return torch.softmax(torch.from_numpy(X @ self.weights.T), 1).numpy()
+
+
+class GivenDraws(Badge):
+    """Badge that draws by numbers given in advance, which begin with the second pick."""
+
+    def __init__(self, uniforms: np.ndarray):
+        super().__init__(missing_label=MISSING, random_state=0)
+        self.uniforms = uniforms
+
+    def _validate_data(self, *args, **kwargs):
+        checked = super()._validate_data(*args, **kwargs)
+        self.random_state_ = self  # asked for nothing but `choice`
+        self.left = list(self.uniforms[1:])
+        return checked
+
+    def choice(self, a, size, replace, p):
+        cumulative = np.cumsum(p)
+        return np.array([np.searchsorted(cumulative, self.left.pop(0) * cumulative[-1], side="right")])
+
+
+def theirs(name: str, round_: Round, batch: int) -> Callable[[], np.ndarray]:
+    """scikit-activeml's query, ready to be called."""
+    outputs = round_.outputs
+    x = outputs.embedding()[0].T.double().numpy().copy()
+    weights = round_.model.parameters.multimodal_head[0].double().numpy()
+    y = np.full(len(x), MISSING)
+    y[round_.labelled[0].numpy()] = round_.labels[0].numpy()
+    head = Head(weights, classes=np.arange(len(weights))).fit(x, y)
+    if name == "badge":
+        draws = round_.uniforms("badge", batch)[0].numpy()
+        return lambda: GivenDraws(draws).query(x, y, head, False, batch_size=batch)
+    if name == "coreset":
+        return lambda: CoreSet(missing_label=MISSING, random_state=0).query(x, y, batch_size=batch)
+    if name == "typiclust":
+        inputs = round_.x[0, :, :-1].flatten(0, 1).T.double().numpy().copy()
+        return lambda: TypiClust(missing_label=MISSING, random_state=0).query(inputs, y, batch_size=batch)
+    method = {"least_confidence": "least_confident", "margin": "margin_sampling", "entropy": "entropy"}[name]
+    strategy = UncertaintySampling(method=method, missing_label=MISSING, random_state=0)
+    return lambda: strategy.query(x, y, head, False, batch_size=batch)
+
+
+def badge_with_origin(round_: Round, batch: int) -> torch.Tensor:
+    """BADGE with the origin as a further centre, as scikit-activeml has it; picks [1, b]."""
+    factors = [gradient_factor(round_.outputs)]
+    norms = squared_norms(factors)
+    nearest, available, picks = norms.clone(), round_.available.clone(), []
+    uniforms = round_.uniforms("badge", batch)
+    for j in range(batch):
+        weights = nearest * available
+        pick = weights.argmax(1) if j == 0 else draw_proportional(weights, uniforms[:, j])
+        picks.append(pick)
+        available.scatter_(1, pick[:, None], False)
+        distance = norms + norms.gather(1, pick[:, None]) - 2.0 * inner_products(factors, pick)
+        nearest = torch.minimum(nearest, distance.clamp_min_(0.0))
+    return torch.stack(picks, 1)
+
+
+def digits_round() -> Round:
+    """The second round on `digits`, with trained models."""
+    pool, protocol = open_dataset("digits"), ProtocolConfig()
+    parts = partition(pool)
+    model = TaskModelConfig()
+    lockstep = Lockstep(prepare(pool, parts.evaluation, parts.test, model.projection_dim), model, protocol)
+    round_ = lockstep.reset([draw_start(evaluation_roles(pool, 1), 1, protocol)])
+    return lockstep.label(get_strategy("random")(round_, protocol.batch_size))
+
+
+def compare(name: str, round_: Round, batch: int, repeats: int) -> tuple[float, list[float], list[float]]:
+    """Share of picks in common, our seconds and theirs."""
+    query = theirs(name.partition(",")[0], round_, batch)
+    select = badge_with_origin if name == "badge, origin" else get_strategy(name)
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(repeats):
+        began = time.perf_counter()
+        mine = set(select(round_, batch)[0].tolist())
+        between = time.perf_counter()
+        other = set(np.asarray(query()).tolist())
+        seconds["ours"].append(between - began)
+        seconds["theirs"].append(time.perf_counter() - between)
+    return len(mine & other) / batch, seconds["ours"], seconds["theirs"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    rounds = {
+        "digits (n = {n}, C = 10, D = 144, b = 10)": (digits_round(), 10),
+        "drawn (n = {n}, C = 51, D = 512, b = 100)": (make_round(2_000, classes=51, hidden=256), 100),
+    }
+    for title, (round_, batch) in rounds.items():
+        _ = round_.outputs
+        print(f"\n{title.format(n=f'{int(round_.available.sum()):,}')}\n")
+        print("| strategy | picks in common | ours (ms) | scikit-activeml (ms) | ratio |\n|---|---:|---:|---:|---:|")
+        for name in ("least_confidence", "margin", "entropy", "badge", "badge, origin", "coreset", "typiclust"):
+            common, ours, other = compare(name, round_, batch, args.repeats)
+            ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
+            times = " | ".join(f"{1000 * statistics.median(t):,.1f}" for t in (ours, other))
+            print(f"| {name} | {100 * common:.0f} % | {times} | {ratio:,.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

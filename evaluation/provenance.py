@@ -1,0 +1,89 @@
+"""What somebody needs who wants to trust a comparison, or to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import scipy
+import torch
+
+from envs.errors import PolicyError
+from envs.pool import Pool
+from policies.selector import PolicyCard
+
+
+def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:
+    """Where each policy comes from, seen from this data set."""
+    notes = []
+    for name, card in cards.items():
+        sources = card.trained_on
+        if any(s.get("fingerprint") == pool.fingerprint for s in sources):
+            notes.append(
+                f"Policy '{name}' was trained on '{pool.name}'. The comparison runs on rows that its "
+                "training never saw: the evaluation half to pick from, the test rows to score."
+            )
+        elif any(s.get("name") == pool.name for s in sources):
+            notes.append(
+                f"Policy '{name}' was trained on another version of '{pool.name}' (its fingerprint differs): "
+                "rows of this comparison may have been among its training rows."
+            )
+        elif sources:
+            origin = ", ".join(str(s.get("name", "?")) for s in sources)
+            notes.append(f"Policy '{name}' was trained on {origin}, not on '{pool.name}'.")
+        else:
+            notes.append(f"The card of policy '{name}' does not say what it was trained on.")
+    return notes
+
+
+def versions() -> dict[str, str]:
+    """Of everything that computes."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "torch": torch.__version__,
+        "ray": ray.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that runs this; the tasks of a comparison use no GPU."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass  # only Linux has it
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        memory = None
+    return {"cpu": model, "cores": os.cpu_count(), "memory_bytes": memory, "gpu": None}
+
+
+def config_hash(decisive: Mapping[str, Any]) -> str:
+    """A short name for what decides the results."""
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a policy's file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def describe_card(card: PolicyCard, folder: Path, weights_sha256: str) -> dict[str, Any]:
+    """A policy in the summary."""
+    return asdict(card) | {"path": str(folder), "weights_sha256": weights_sha256}
