@@ -1,4 +1,4 @@
-"""The command line of RL-MBA: train a selection policy, compare strategies."""
+"""The command line of RL-MBA: train a selection policy, average policies, compare strategies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ settings, lowest first: the dataclasses of learners/settings.py, --preset, --con
 examples:
   python run.py train --dataset emoji --out runs/emoji --minutes 5
   python run.py train --dataset my_pool.npz --out runs/mine --set reward.weakest_modality=0.3
+  python run.py train --algorithm evolution --dataset emoji,digits,synthetic-family --out runs/many --minutes 20
   python run.py train --out runs/emoji --resume"""
+AVERAGE_NOTES = """\
+example:
+  python run.py average --policies runs/seed0,runs/seed1,runs/seed2 --out runs/averaged"""
 COMPARE_NOTES = """\
 Finished work is kept in --out/results. The same command after an interruption goes on from there, and one with more
 data sets, strategies, policies or seeds computes what is missing.
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,compare}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,average,compare}")
     raw = argparse.RawDescriptionHelpFormatter
 
     train = commands.add_parser(
@@ -49,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )  # fmt: skip
     train.add_argument(
-        "--dataset", metavar="NAME|PATH[,...]", help="emoji, watch, digits, synthetic[:...], a pool folder or .npz"
+        "--dataset",
+        metavar="NAME|PATH[,...]",
+        help="emoji, watch, digits, synthetic[:...], a pool folder or .npz; "
+        "synthetic-family[:...]: another random pool in every generation (evolution only)",
     )
+    train.add_argument("--algorithm", metavar="NAME", help="reinforce (default) or evolution")
     train.add_argument(
         "--out", required=True, metavar="DIR", help="run folder: settings, policy, checkpoints, TensorBoard"
     )
@@ -62,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(train, "YAML file of settings", "learner.copies=8")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=_train)
+
+    average = commands.add_parser(
+        "average", help="make one policy of several", epilog=AVERAGE_NOTES, formatter_class=raw,
+        description="Average the unit-norm weights of linear policies, of several training seeds or data sets.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    average.add_argument("--policies", required=True, metavar="DIR|FILE,...", help="run or policy folders; at least 2")
+    average.add_argument("--out", required=True, metavar="DIR", help="folder for the policy's two files")
+    average.set_defaults(run=_average)
 
     compare = commands.add_parser(
         "compare", help="compare strategies on rows that training never saw", epilog=COMPARE_NOTES, formatter_class=raw,
@@ -106,6 +123,7 @@ def _train(args: argparse.Namespace) -> int:
     settings = merge(settings, parse_overrides(args.set))
     flags = {
         "datasets": split_names(args.dataset) if args.dataset else None,
+        "algorithm": args.algorithm,
         "minutes": args.minutes,
         "seed": args.seed,
     }
@@ -120,6 +138,20 @@ def _train(args: argparse.Namespace) -> int:
     print(f"policy          {policy}")
     print(f"learning curve  {run / 'learning_curve.png'}")
     print(f"TensorBoard     tensorboard --logdir {run / 'tensorboard'}")
+    return 0
+
+
+def _average(args: argparse.Namespace) -> int:
+    from envs.errors import PolicyError
+    from policies.averaging import average_policies
+    from policies.selector import save_policy
+
+    selector, card = average_policies([path.strip() for path in args.policies.split(",") if path.strip()])
+    try:
+        folder = save_policy(selector, card, args.out)
+    except OSError as error:
+        raise PolicyError(f"Cannot write into {args.out}: {error.strerror}; choose another --out.") from None
+    print(f"policy          {folder}")
     return 0
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "rl-mba pool"
 SCHEMA_VERSION = 1
+_NAMELESS = ("data", "dataset", "features", "pool")  # file names that say nothing; the folder's name is used
 
 # What numpy, zipfile and pyarrow raise on files that are damaged or something else entirely.
 BROKEN_FILE = (
@@ -154,9 +155,11 @@ def read_npz(file: Path) -> dict[str, Any]:
     if "y" not in arrays:
         raise DataError("no array named y (the labels; -1 where unknown).")
     known = {"y", "split", "ids", "class_names", "group", "text", "picture"}
-    extra = set(arrays) - known - {f"{p}_{m}" for p in ("x", "present") for m in features}
-    if extra:
-        raise DataError(f"unknown array '{min(extra)}'.{nearest(min(extra), known)}")
+    known |= {f"present_{m}" for m in features}
+    extra = sorted(set(arrays) - known - {f"x_{m}" for m in features})
+    for name in extra:  # a slip of the pen is an error; files may hold more than what is of use here
+        if name.startswith("present_") or nearest(name, known):
+            raise DataError(f"unknown array '{name}'.{nearest(name, known)}")
     n = len(next(iter(features.values())))
     labels, class_names = _decode_labels(arrays["y"], arrays.get("class_names"))
     present = [np.asarray(arrays.get(f"present_{m}", np.ones(n, bool))) for m in features]
@@ -165,7 +168,7 @@ def read_npz(file: Path) -> dict[str, Any]:
             raise DataError(f"present_{modality} has shape {list(column.shape)}, not [{n}].")
     picture = arrays.get("picture")
     return {
-        "name": file.stem,
+        "name": (file.absolute().parent.name if file.stem in _NAMELESS else "") or file.stem,
         "features": features,
         "present": np.stack(present, axis=1),
         "labels": labels,
@@ -174,6 +177,7 @@ def read_npz(file: Path) -> dict[str, Any]:
         **{f: arrays.get(f) for f in ("split", "group", "text")},
         "picture": None if picture is None else checks.absolute_pictures(picture, file.parent),
         "source": file.name,
+        "notes": f"Arrays not used: {', '.join(extra)}." if extra else "",
     }
 
 

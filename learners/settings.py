@@ -15,17 +15,19 @@ from envs.errors import ConfigError, nearest
 from envs.lockstep import ProtocolConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
+from envs.sources import is_family
 from envs.task_model import TaskModelConfig
 from learners.advantages import ADVANTAGES
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
+ALGORITHMS = ("reinforce", "evolution")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """How weights follow from episodes."""
+    """How weights follow from episodes by REINFORCE."""
 
     advantage: str = "group"  # group: return-to-go minus the group's mean; ema: one-step minus a moving average
     iterations: int = 60  # at most; `minutes` may end training earlier
@@ -57,6 +59,24 @@ class LearnerConfig:
         for name in ("weight_average", "advantage_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """How weights follow from episodes by an evolution strategy (diagonal CMA-ES)."""
+
+    generations: int = 1000  # at most; `minutes` may end training earlier
+    population: int = 16  # P, weight vectors tried in a generation
+    starts: int = 2  # S, starts per source and generation; each is played by the whole population
+    sigma0: float = 0.5  # standard deviation of the first generation around the policy's initial weights
+    vary_protocol: bool = False  # draw initial labels, batch size and rounds anew for each generation and source
+
+    def __post_init__(self) -> None:
+        for name, least in (("generations", 1), ("population", 4), ("starts", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"evolution.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if not 0 < self.sigma0 < float("inf"):
+            raise ConfigError(f"evolution.sigma0 is {self.sigma0}; it must be above 0 and finite.")
 
 
 @dataclass(frozen=True)
@@ -94,13 +114,15 @@ class TrainConfig:
     seed: int = 0
     minutes: float = 10.0  # training ends after the iteration in which they run out
     preset: str = "default"
+    algorithm: str = "reinforce"  # or evolution
     starts: int = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: TaskModelConfig = field(default_factory=TaskModelConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     policy: SelectorConfig = field(default_factory=SelectorConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)  # of reinforce
+    evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
 
     def __post_init__(self) -> None:
@@ -108,12 +130,44 @@ class TrainConfig:
             raise ConfigError(f"minutes is {self.minutes}; it must be above 0.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it cannot be negative.")
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(
+                f"algorithm is {self.algorithm!r}.{nearest(self.algorithm, ALGORITHMS)} "
+                f"It must be one of {', '.join(ALGORITHMS)}."
+            )
+        if self.algorithm == "evolution":
+            self._check_evolution()
+        else:
+            self._check_reinforce()
+
+    def _check_evolution(self) -> None:
+        if not self.policy.linear or self.policy.mlp:
+            raise ConfigError(
+                f"Evolution searches the weights of a linear policy, and policy.mlp is {list(self.policy.mlp)}; "
+                "leave it empty, or train by --algorithm reinforce."
+            )
+
+    def _check_reinforce(self) -> None:
+        for name in filter(is_family, self.datasets):
+            raise ConfigError(
+                f"'{name}' stands for another pool in every generation, which takes --algorithm evolution; "
+                "for reinforce name single pools, as in synthetic:label_noise=0.3,seed=1."
+            )
+        if self.evolution.vary_protocol:
+            raise ConfigError(
+                "evolution.vary_protocol takes --algorithm evolution; reinforce plays one protocol throughout."
+            )
         runners = max(self.resources.num_env_runners, 1)
         if self.learner.groups % runners:
             raise ConfigError(
                 f"learner.groups is {self.learner.groups}, which {runners} environment runners cannot share evenly; "
                 f"choose a multiple of {runners}."
             )
+
+    @property
+    def iterations(self) -> int:
+        """At most so many iterations or generations."""
+        return self.evolution.generations if self.algorithm == "evolution" else self.learner.iterations
 
     def env(self) -> EnvConfig:
         """The environment that this run trains on."""

@@ -77,11 +77,12 @@ class Progress:
             self._last = time.monotonic()
 
 
-def draw_learning_curve(history: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Picture of training: the drawn policy's AULC minus each paired baseline's, over episodes.
+def draw_learning_curve(history: list[dict[str, Any]], path: Path, title: str, played: str) -> None:
+    """Picture of training: the policy's AULC minus each paired baseline's, over episodes.
 
     Args:
         history: rows of `RunFolder.read_history`, with `episodes` and `aulc_minus/<strategy>` in fractions.
+        played: what was measured on what, for the small print.
     """
     from matplotlib import pyplot as plt
 
@@ -100,7 +101,7 @@ def draw_learning_curve(history: list[dict[str, Any]], path: Path, title: str) -
     axis.set(xlabel="episodes", ylabel="AULC, points", title=title)
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.text(0.99, 0.01, "drawn (exploring) policy on reward rows", ha="right", fontsize=7, color="#555555")
+    figure.text(0.99, 0.01, played, ha="right", fontsize=7, color="#555555")
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=150)
     plt.close(figure)

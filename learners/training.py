@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from ray.tune.registry import register_env
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import Source, VectorMultimodalALEnv
 from envs.roles import partition
-from envs.sources import absolute_name
+from envs.sources import absolute_name, is_family
 from learners.baseline_curves import baseline_curves
+from learners.evolution import EvolutionTrainer
+from learners.population import open_source
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, held_back_errors, local_ray
@@ -30,7 +32,7 @@ from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
 
 ENV_NAME = "rl_mba_multimodal_al"
-PACKAGES = ("ray", "torch", "gymnasium", "numpy")
+PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
 
 
 def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
@@ -51,8 +53,10 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
         config = dataclasses.replace(build(TrainConfig, read_yaml(run.config)), minutes=config.minutes)
     elif not run.is_vacant():
         raise ConfigError(f"{out} is not empty; choose another --out, or --resume the run that is there.")
-    for name in config.reward.baselines:
-        get_strategy(name)
+    evolution = config.algorithm == "evolution"
+    if not evolution:  # it has no use for baselines
+        for name in config.reward.baselines:
+            get_strategy(name)
     check_gpus(config.resources.gpus)
     card = _card(config)
     config = dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
@@ -61,7 +65,8 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
     try:
         if not resume:
             run.write_text(run.config, to_yaml(config))
-        with local_ray(config.resources.processes), stop_requested() as stopping:
+        alone = evolution and not config.resources.num_env_runners
+        with nullcontext() if alone else local_ray(config.resources.processes), stop_requested() as stopping:
             return _train(config, run, card, stopping)
     finally:
         run.release()
@@ -71,6 +76,10 @@ def _card(config: TrainConfig) -> PolicyCard:
     """Check the data sets; say what a policy trained on them has seen."""
     env, sources = config.env(), []
     for name in config.datasets:
+        if is_family(name):
+            open_source(name, config.protocol, np.random.default_rng(config.seed))
+            sources.append({"name": name, "fingerprint": "", "labels": 0})  # grows with the pools that are drawn
+            continue
         pool = Source(dataclasses.replace(env, device="cpu"), name).pool
         labels = len(partition(pool).policy)
         sources.append({"name": pool.name, "fingerprint": pool.fingerprint, "labels": labels})
@@ -81,6 +90,7 @@ def _card(config: TrainConfig) -> PolicyCard:
         seed=config.seed,
         preset=config.preset,
         versions={p: version(p) for p in PACKAGES},
+        algorithm=config.algorithm,
     )
 
 
@@ -149,54 +159,122 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
         return algorithm.build_algo()
 
 
+class Trainer(Protocol):
+    """An algorithm at work on one run."""
+
+    played: str  # what the figures of an iteration were measured on
+
+    def step(self) -> tuple[dict[str, float], dict[str, float]] | None:
+        """One iteration: its figures, `episodes` among them, and seconds by kind; None where nobody could play."""
+
+    def selector(self) -> Selector:
+        """The policy to export."""
+
+    def save(self, folder: str) -> Any:
+        """Write a checkpoint into an empty folder."""
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; PolicyError where that cannot be."""
+
+    def stop(self) -> None:
+        """Free what is occupied."""
+
+
+class ReinforceTrainer:
+    """REINFORCE on RLlib.
+
+    Args:
+        config: settings.
+        done: iterations already done.
+        progress: shows a line while baselines are played.
+    """
+
+    played = "drawn (exploring) policy on reward rows"
+
+    def __init__(self, config: TrainConfig, done: int, progress: Progress):
+        self.config = config
+        self.algorithm = make_algorithm(config, _curves(config, progress), done)
+
+    def step(self) -> tuple[dict[str, float], dict[str, float]] | None:
+        result = self.algorithm.train()
+        if not result[RESULTS]:
+            return None  # no environment runner is alive at the moment
+        timers = result["timers"]
+        seconds = {"sample": timers["env_runner_sampling_timer"], "learn": timers["learner_update_timer"]}
+        return _figures(result), seconds
+
+    def selector(self) -> Selector:
+        selector = Selector(self.config.policy)
+        selector.load_state_dict(self.algorithm.averaged_state())
+        return selector
+
+    def save(self, folder: str) -> None:
+        self.algorithm.save_to_path(folder)
+
+    def restore(self, checkpoint: Path) -> None:
+        try:
+            self.algorithm.restore_from_path(str(checkpoint.absolute()))
+        except Exception as error:  # whatever RLlib raises on a damaged folder
+            raise PolicyError(
+                f"The checkpoint {checkpoint} cannot be read ({type(error).__name__}: {error}). Delete that folder "
+                "and --resume again to go on from the one before it."
+            ) from error
+
+    def stop(self) -> None:
+        self.algorithm.stop()
+
+
 def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event) -> Path:
     progress, clock = Progress(), time.monotonic()
-    curves = _curves(config, progress)
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
-    algorithm = make_algorithm(config, curves, done)
+    evolution = config.algorithm == "evolution"
+    trainer: Trainer = EvolutionTrainer(config, card) if evolution else ReinforceTrainer(config, done, progress)
     board = None
     try:
         if checkpoint is not None:
-            _restore(algorithm, checkpoint)
+            trainer.restore(checkpoint)
         history = run.truncate_history(done)
         card.episodes = history[-1]["episodes"] if history else 0
+        card.training_seconds = sum(row["seconds"] for row in history)
         board = Board(run.tensorboard, done + 1)
         if not done:
             board.text("run/config", "```yaml\n" + run.config.read_text(encoding="utf-8") + "```")
-            save_policy(_averaged(algorithm, config), card, run.policy)
+            save_policy(trainer.selector(), card, run.policy)
         iteration, minutes = done, 0.0
-        while iteration < config.learner.iterations and minutes < config.minutes and not stopping.is_set():
+        while iteration < config.iterations and minutes < config.minutes and not stopping.is_set():
             began = time.monotonic()
-            result = algorithm.train()
+            stepped = trainer.step()
             trained = time.monotonic()
             minutes = (trained - clock) / 60
-            if not result[RESULTS]:
-                continue  # no environment runner is alive at the moment
+            if stepped is None:
+                continue
             iteration += 1
-            figures = _figures(result)
+            figures, seconds = stepped
             card.episodes += int(figures.pop("episodes"))
-            averaged = _averaged(algorithm, config)
-            save_policy(averaged, card, run.policy)
-            run.append_history({"iteration": iteration, "episodes": card.episodes, **figures})
-            run.save_checkpoint(iteration, algorithm.save_to_path)
-            figures |= {f"policy_weight/{k}": v for k, v in averaged.named_weights().items()} | {
+            card.training_seconds += trained - began
+            selector = trainer.selector()
+            save_policy(selector, card, run.policy)
+            row = {"iteration": iteration, "episodes": card.episodes, "seconds": trained - began}
+            run.append_history(row | figures)
+            run.save_checkpoint(iteration, trainer.save)
+            figures |= {f"policy_weight/{k}": v for k, v in selector.named_weights().items()}
+            figures |= {f"time/{k}_s": v for k, v in seconds.items()} | {
                 "time/iteration_s": trained - began,
-                "time/sample_s": result["timers"]["env_runner_sampling_timer"],
-                "time/learn_s": result["timers"]["learner_update_timer"],
                 "time/save_s": time.monotonic() - trained,
                 "training/episodes": card.episodes,
             }
             board.iteration(iteration, figures)
-            enough = iteration == config.learner.iterations or minutes >= config.minutes or stopping.is_set()
+            enough = iteration == config.iterations or minutes >= config.minutes or stopping.is_set()
             progress(_line(iteration, config, card, figures, minutes), last=enough)
         rows = run.read_history()
         if rows:
-            draw_learning_curve(rows, run.picture, f"Training on {', '.join(s['name'] for s in card.trained_on)}")
+            title = f"Training on {', '.join(s['name'] for s in card.trained_on)}"
+            draw_learning_curve(rows, run.picture, title, trainer.played)
     finally:
         if board is not None:
             board.close()
-        algorithm.stop()
+        trainer.stop()
     return run.policy
 
 
@@ -208,22 +286,6 @@ def _curves(config: TrainConfig, progress: Progress) -> dict[str, np.ndarray]:
         progress(f"baseline curves ({names}): {done} of {total} parts", last=done == total)
 
     return baseline_curves(config.env(), config.reward.baselines, say)
-
-
-def _restore(algorithm: Reinforce, checkpoint: Path) -> None:
-    try:
-        algorithm.restore_from_path(str(checkpoint.absolute()))
-    except Exception as error:  # whatever RLlib raises on a damaged folder
-        raise PolicyError(
-            f"The checkpoint {checkpoint} cannot be read ({type(error).__name__}: {error}). Delete that folder and "
-            "--resume again to go on from the one before it."
-        ) from error
-
-
-def _averaged(algorithm: Reinforce, config: TrainConfig) -> Selector:
-    selector = Selector(config.policy)
-    selector.load_state_dict(algorithm.averaged_state())
-    return selector
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:
@@ -242,6 +304,6 @@ def _line(iteration: int, config: TrainConfig, card: PolicyCard, figures: dict[s
         if name.startswith("aulc_minus/")
     )
     return (
-        f"iteration {iteration}/{config.learner.iterations}  {card.episodes} episodes  {minutes:.1f} min  "
+        f"iteration {iteration}/{config.iterations}  {card.episodes} episodes  {minutes:.1f} min  "
         f"AULC {100 * figures['aulc']:.2f}  {gains}"
     )

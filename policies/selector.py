@@ -105,7 +105,7 @@ class Selector(nn.Module):
         state = observation["state"].float()
         utility, batch_weights = 0.0, None
         if self.config.linear:
-            weights = self.weights[:, 0] + state[:, :1] * self.weights[:, 1]  # [B, F]
+            weights = self.weights[..., 0] + state[:, :1] * self.weights[..., 1]  # [B, F]
             split = len(self.config.features)
             utility = torch.bmm(features, weights[:, :split, None])[..., 0]
             batch_weights = weights[:, split:]
@@ -154,6 +154,12 @@ class Selector(nn.Module):
             utilities = utilities + torch.einsum("bjkf,bf->bjk", replayed, batch_weights)
         return log_probability(utilities, picks, observation["valid"] > 0)
 
+    def with_row_weights(self, weights: Tensor) -> Selector:
+        """Many policies in one pass: this one with weights of their own for each row, [B, F, 2], for `select`."""
+        many = Selector(self.config)
+        many.weights = nn.Parameter(weights, requires_grad=False)
+        return many
+
     def named_weights(self) -> dict[str, float]:
         """Linear weights by feature name, those on progress as `name*progress`."""
         if not self.config.linear:
@@ -180,6 +186,9 @@ class PolicyCard:
     seed: int | None = None
     preset: str = "default"
     versions: dict[str, str] = field(default_factory=dict)
+    algorithm: str = "reinforce"
+    training_seconds: float | None = None  # wall clock of the iterations
+    parents: list[dict[str, Any]] = field(default_factory=list)  # of an average: what its parts say about themselves
 
 
 def save_policy(selector: Selector, card: PolicyCard, folder: str | Path) -> Path:

@@ -210,6 +210,15 @@ def test_minimal_npz(tmp_path: Path) -> None:
     assert pool.present.all() and pool.ids.tolist() == ["0", "1", "2", "3"]
 
 
+def test_npz_may_hold_more_than_is_of_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "birds").mkdir()
+    loaded = load_pool(write_npz(tmp_path / "birds" / "data.npz", recorder=np.arange(N), flight=np.ones(2)))
+    assert loaded.name == "birds"
+    assert loaded.notes == "Arrays not used: flight, recorder."
+    monkeypatch.chdir(tmp_path / "birds")
+    assert load_pool("data.npz").name == "birds"
+
+
 @pytest.mark.parametrize("y", [["b", "a", "", "b", "a"], [2.0, 1.0, np.nan, 2.0, 1.0], [2, 1, -1, 2, 1]])
 def test_npz_labels_of_every_kind(tmp_path: Path, y: list) -> None:
     np.savez(tmp_path / "a.npz", x_a=np.ones((5, 2)), y=np.array(y))
@@ -225,6 +234,7 @@ BAD_NPZ = {
     "unknown label": ({"y": np.array(["ant", "wasp"] * 6)}, "row 1: label 'wasp'"),
     "labels as objects": ({"y": np.array([0, None] * 6)}, "cannot be read"),
     "misspelt array": ({"spilt": np.zeros(N)}, r"'spilt'.* Did you mean 'split'\?"),
+    "presence of no modality": ({"present_smell": np.ones(N, bool)}, "unknown array 'present_smell'"),
     "presence of another length": ({"present_text": np.ones(3, bool)}, r"\[3\], not \[12\]"),
     "nan": ({"x_text": edited(TEXT, (5, 2), np.nan)}, r"row 5 \(id 'id5'\), column 2"),
 }

@@ -114,12 +114,27 @@ def test_values_of_the_wrong_type_are_named_with_their_path(given: dict, words: 
         ({"learner": {"gradient_clip": -1}}, "learner.gradient_clip is -1"),
         ({"learner": {"advantage_clip": -1}}, "learner.advantage_clip is -1"),
         ({"model": {"weight_decay": -1}}, "model.weight_decay is -1"),
+        ({"algorithm": "evolutio"}, "Did you mean 'evolution'"),
+        ({"algorithm": "evolution", "policy": {"mlp": [8]}}, "policy.mlp is [8]"),
+        ({"datasets": ["emoji", "synthetic-family"]}, "'synthetic-family' stands for another pool"),
+        ({"evolution": {"vary_protocol": True}}, "evolution.vary_protocol takes --algorithm evolution"),
+        ({"evolution": {"generations": 0}}, "evolution.generations is 0"),
+        ({"evolution": {"population": 3}}, "evolution.population is 3; it must be at least 4"),
+        ({"evolution": {"starts": 0}}, "evolution.starts is 0"),
+        ({"evolution": {"sigma0": 0}}, "evolution.sigma0 is 0"),
+        ({"evolution": {"sigma0": float("inf")}}, "evolution.sigma0 is inf"),
     ],
 )
 def test_values_out_of_range_are_refused(given: dict, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         build(TrainConfig, given)
     assert words in str(error.value)
+
+
+def test_evolution_needs_no_even_share_of_groups() -> None:
+    config = build(TrainConfig, {"algorithm": "evolution", "learner": {"groups": 5}, "evolution": {"generations": 7}})
+    assert config.iterations == 7
+    assert TrainConfig().iterations == TrainConfig().learner.iterations
 
 
 def test_overrides_become_a_nested_mapping() -> None:

@@ -12,9 +12,9 @@ import pytest
 from envs.errors import ConfigError, DataError
 from envs.pool import save_pool
 from envs.roles import evaluation_roles, partition, training_roles
-from envs.sources import absolute_name, dataset_names, open_dataset, split_names
+from envs.sources import absolute_name, dataset_names, draw_from_family, is_family, open_dataset, split_names
 from envs.sources.bundled import BUNDLED, DATA
-from envs.sources.synthetic import SyntheticSpec, make_synthetic, parse_spec
+from envs.sources.synthetic import SyntheticSpec, draw_spec, format_spec, make_synthetic, parse_spec
 
 SPEC = SyntheticSpec(samples=1200, classes=5, modalities=3, dim=6, seed=3)
 CLEAN = make_synthetic(SPEC)
@@ -223,3 +223,47 @@ def test_list_of_names_keeps_the_parameters_of_synthetic_together():
 def test_only_paths_become_absolute():
     assert absolute_name("emoji") == "emoji" and absolute_name("synthetic:seed=1") == "synthetic:seed=1"
     assert absolute_name("a.npz") == str(Path("a.npz").absolute())
+
+
+def test_a_family_draws_another_pool_each_time() -> None:
+    rng = np.random.default_rng(0)
+    specs = [draw_spec(rng) for _ in range(200)]
+    assert {spec.modalities for spec in specs} == {1, 2, 3, 4}
+    assert min(spec.classes for spec in specs) == 2 and max(spec.classes for spec in specs) > 16
+    for name in ("label_noise", "outliers", "corruption", "missing"):
+        clean = sum(getattr(spec, name) == 0 for spec in specs)
+        assert 60 < clean < 180, name
+    assert sum(spec.imbalance > 1 for spec in specs) > 40
+    assert all(1000 <= spec.samples <= 3000 and 4 <= spec.dim <= 64 for spec in specs)
+    assert all(0.9 < np.linalg.norm(spec.strengths) < 2.3 for spec in specs)
+    assert len({spec.seed for spec in specs}) == 200
+
+
+def test_drawn_pools_have_names_that_open_them() -> None:
+    for spec in (draw_spec(np.random.default_rng(seed)) for seed in range(20)):
+        assert parse_spec(format_spec(spec)) == spec
+    family = "synthetic-family:label_noise=0.3,classes=4"
+    assert is_family(family) and not is_family("synthetic:classes=4")
+    first, second = (draw_from_family(family, np.random.default_rng(seed)) for seed in (1, 2))
+    assert first != second
+    assert first == draw_from_family(family, np.random.default_rng(1))
+    assert first != draw_from_family(f"{family},seed=5", np.random.default_rng(1))
+    pool = open_dataset(first)
+    assert pool.num_classes == 4 and "label_noise=0.3" in pool.notes
+
+
+def test_a_family_is_no_pool_and_has_the_parameters_of_one() -> None:
+    with pytest.raises(ConfigError, match="is no single pool"):
+        open_dataset("synthetic-family:noise=0.3")
+    for text, message in (
+        ("imbalanse=3", "Did you mean 'imbalance'"),
+        ("noise=0.7", "label_noise is 0.7"),
+        ("modalities=0", "modalities is 0"),
+        ("seed=-1", "seed is -1"),
+        ("classes=20,samples=100", "smallest class"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            draw_from_family(f"synthetic-family:{text}", np.random.default_rng(0))
+    names = "digits,synthetic-family:noise=0.3,classes=4,emoji,synthetic-family"
+    assert split_names(names) == ["digits", "synthetic-family:noise=0.3,classes=4", "emoji", "synthetic-family"]
+    assert absolute_name("synthetic-family") == "synthetic-family"

@@ -61,8 +61,9 @@ def test_run_folder_is_complete(trained):
     baseline = (row["baseline/badge"] + row["baseline/margin"]) / 2
     expected = row["accuracy"] - baseline + 0.3 * row["weakest_modality"] + 0.2 * row["hard_accuracy"]
     assert row["return"] == pytest.approx(3 * expected, abs=1e-5)
+    assert row["seconds"] > 0
     _, card = load_policy(trained)
-    assert card.episodes == 24 and card.labels_used > 0 and card.seed == 0
+    assert card.episodes == 24 and card.labels_used > 0 and card.seed == 0 and card.algorithm == "reinforce"
 
 
 def test_tensorboard_groups(trained):
@@ -187,6 +188,9 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "setting": (["train", "--set", "learner.copys=3", *out], ["learner.copys", "'copies'"]),
         "type": (["train", "--set", "protocol.rounds=many", *out], ["protocol.rounds", "many"]),
         "preset": (["train", "--preset", "papper", *out], ["papper", "'paper'"]),
+        "algorithm": (["train", "--algorithm", "evolutio", *out], ["evolutio", "'evolution'"]),
+        "family": (["train", "--dataset", "synthetic-family", *out], ["synthetic-family", "--algorithm evolution"]),
+        "paper by evolution": (["train", "--algorithm", "evolution", "--preset", "paper", *out], ["policy.mlp"]),
         "gpu": (["train", "--dataset", "emoji", "--num-gpus-per-env-runner", "4", *out], ["8 GPUs"]),
         "folder in use": (["train", "--dataset", "emoji", "--out", str(used)], ["not empty", "--resume"]),
         "nothing to resume": (["train", "--resume", *out], ["resume"]),

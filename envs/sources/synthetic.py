@@ -18,6 +18,7 @@ _CLASS_SPREAD = 0.25  # distance of class centres in units of the noise, at stre
 _CLUSTER_SPREAD = 0.5  # of the centres of a class's clusters around its centre
 _OUTLIER_SPREAD = 4.0
 _SMALLEST_CLASS = 8  # rows; fewer cannot be divided into all the roles
+_DRAWS = 1000  # attempts at a pool of the family that fits the fixed parameters
 _SHORT = {"noise": "label_noise"}
 
 
@@ -111,6 +112,11 @@ def parse_spec(text: str) -> SyntheticSpec:
     Raises:
         ConfigError: on unknown parameters (with the nearest valid name) and bad values.
     """
+    return SyntheticSpec(**parse_parameters(text))  # type: ignore[arg-type]
+
+
+def parse_parameters(text: str) -> dict[str, object]:
+    """The parameters that the text names, read but not yet compared with what is allowed; see `parse_spec`."""
     default = {f.name: f.default for f in dataclasses.fields(SyntheticSpec)}
     values: dict[str, object] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -133,7 +139,60 @@ def parse_spec(text: str) -> SyntheticSpec:
             kind = "a whole number" if isinstance(default[key], int) else "a number"
             shown = value if equals else "missing"
             raise ConfigError(f"synthetic: {key} is '{shown}'; it must be {kind}.") from None
-    return SyntheticSpec(**values)  # type: ignore[arg-type]
+    return values
+
+
+def format_spec(spec: SyntheticSpec) -> str:
+    """The text that `parse_spec` reads back as `spec`."""
+    given = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
+    given["strength"] = ":".join(repr(s) for s in spec.strengths)
+    return ",".join(f"{name}={value}" for name, value in given.items())
+
+
+def draw_spec(rng: np.random.Generator, **fixed: object) -> SyntheticSpec:
+    """A pool of the family: everything random, but for the parameters in `fixed`.
+
+    samples: 1,000 to 3,000. classes: 2 to 20, log-uniform. modalities: 1 to 4. dim: 4 to 64, log-uniform.
+    strength: their Euclidean norm 1 to 2.2 (the default pool: 1.4), shared out with proportions of 0.2 to 1.
+    label_noise: none, or (every second pool) up to 0.35. outliers: none, or (every third) up to 0.1.
+    corruption, missing: none, or (every third each) up to 0.5. imbalance: 1, or (every second) up to 20, log-uniform.
+
+    Raises:
+        ConfigError: where the fixed parameters allow no pool.
+    """
+    for _ in range(_DRAWS):
+        modalities = int(fixed.get("modalities", rng.integers(1, 5)))  # type: ignore[call-overload]
+        shares = rng.uniform(0.2, 1.0, max(modalities, 1))
+        strengths = np.round(rng.uniform(1.0, 2.2) * shares / np.linalg.norm(shares), 3).tolist()
+        drawn: dict[str, object] = {
+            "samples": int(rng.integers(1000, 3001)),
+            "classes": _log_uniform(rng, 2, 20),
+            "modalities": modalities,
+            "dim": _log_uniform(rng, 4, 64),
+            "strength": tuple(strengths) if modalities > 1 else strengths[0],
+            "label_noise": _sometimes(rng, 1 / 2, 0.35),
+            "outliers": _sometimes(rng, 1 / 3, 0.1),
+            "corruption": _sometimes(rng, 1 / 3, 0.5),
+            "missing": min(_sometimes(rng, 1 / 3, 0.5), (modalities - 1) / max(modalities, 1)),
+            "imbalance": round(float(np.exp(rng.uniform(0, np.log(20)))), 3) if rng.random() < 0.5 else 1.0,
+            "seed": int(rng.integers(2**31)),
+        }
+        try:
+            return SyntheticSpec(**(drawn | fixed))  # type: ignore[arg-type]
+        except ConfigError as error:  # too many classes for this imbalance and size, say
+            refused = error
+    raise refused
+
+
+def _log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, each doubling of it as likely as any other."""
+    return int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+
+
+def _sometimes(rng: np.random.Generator, chance: float, most: float) -> float:
+    """0, or with this chance something up to `most`; as many random numbers either way."""
+    value = round(float(rng.uniform(0, most)), 3)
+    return value if rng.random() < chance else 0.0
 
 
 def make_synthetic(spec: SyntheticSpec) -> Pool:

@@ -1,0 +1,298 @@
+"""Evolution strategies: diagonal CMA-ES (Hansen and Ostermeier 2001; Ros and Hansen 2008) on a linear policy's weights.
+
+In a generation every source plays some starts; all candidates of the population, the population's mean and the
+initial policy play each of them, greedily. What is exported is the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cma
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+from envs.errors import PolicyError, RLMBAError
+from envs.lockstep import ProtocolConfig, Start
+from envs.pool import Pool
+from envs.preparation import PreparedPool, prepare
+from envs.roles import partition
+from envs.sources import is_family
+from learners.array_store import ArrayStore
+from learners.population import (
+    Arena,
+    draw_protocol,
+    draw_starts,
+    open_source,
+    play_population,
+    population_fitness,
+    start_seed,
+)
+from learners.settings import ResourceConfig, TrainConfig
+from policies.averaging import rescaled
+from policies.selector import PolicyCard, Selector
+
+STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not depend on the number of processes
+RETRIES = 3  # times that a task is started again after its process died
+
+_STATE = "evolution"  # file of a checkpoint
+_SEARCH, _POOLS, _PROTOCOLS = 1, 2, 3  # keep the random streams apart
+_Figures = dict[str, np.ndarray]
+
+
+class Search:
+    """CMA-ES by the pycma library, with random numbers of its own.
+
+    Args:
+        initial: float64 [n], the first mean.
+        sigma0: standard deviation of the first generation.
+        population: P.
+        seed: decides, together with what is told, everything that is asked.
+    """
+
+    def __init__(self, initial: np.ndarray, sigma0: float, population: int, seed: int):
+        rng = np.random.default_rng([seed, _SEARCH])
+        options = {
+            "CMA_diagonal": True,
+            "popsize": population,
+            "randn": lambda *shape: rng.standard_normal(shape),  # pycma would seed numpy's global generator
+            "seed": float("nan"),
+            "verbose": -9,
+        }
+        self._strategy = cma.CMAEvolutionStrategy(initial, sigma0, options)
+        self.told: list[np.ndarray] = []  # fitness [P] by generation
+
+    def ask(self) -> np.ndarray:
+        """The next population, [P, n]."""
+        self._asked = self._strategy.ask()
+        return np.stack(self._asked)
+
+    def tell(self, fitness: np.ndarray) -> None:
+        """Fitness [P] of the population that was asked last; larger is better."""
+        self._strategy.tell(self._asked, (-fitness).tolist())
+        self.told.append(np.asarray(fitness, np.float64))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean of the distribution, [n]."""
+        return np.array(self._strategy.mean)
+
+    @property
+    def deviations(self) -> np.ndarray:
+        """Standard deviations of the distribution, [n]."""
+        return np.array(self._strategy.stds)
+
+
+class Players:
+    """Where populations play: in this process, or in Ray tasks, so many at a time.
+
+    Args:
+        resources: 0 environment runners play here.
+    """
+
+    def __init__(self, resources: ResourceConfig):
+        self._at_once = resources.num_env_runners
+        self._task = ray.remote(
+            num_cpus=1, num_gpus=resources.num_gpus_per_env_runner, max_retries=RETRIES
+        )(play_population) if self._at_once else None  # fmt: skip
+
+    def share(self, data: PreparedPool) -> PreparedPool | ray.ObjectRef:
+        """Prepared rows, where all players reach them."""
+        return data if self._task is None else ray.put(data)
+
+    def play(self, jobs: Sequence[tuple[Any, ...]]) -> list[_Figures]:
+        """What `play_population` gives for each of these arguments, in their order.
+
+        Raises:
+            RLMBAError: that of a task, or where its process died again and again.
+        """
+        if self._task is None:
+            return [play_population(*job) for job in jobs]
+        results: dict[int, _Figures] = {}
+        running: dict[ray.ObjectRef, int] = {}
+        for number, job in enumerate(jobs):
+            if len(running) == self._at_once:
+                self._collect(running, results)
+            running[self._task.remote(*job)] = number
+        while running:
+            self._collect(running, results)
+        return [results[number] for number in range(len(jobs))]
+
+    @staticmethod
+    def _collect(running: dict[ray.ObjectRef, int], results: dict[int, _Figures]) -> None:
+        """Wait for one task."""
+        (ended,), _ = ray.wait(list(running))
+        try:
+            results[running.pop(ended)] = ray.get(ended)
+        except RayTaskError as error:
+            if isinstance(error.cause, RLMBAError):
+                raise error.cause from None
+            raise
+        except RayError as error:
+            first = str(error).strip().splitlines()[0]
+            raise RLMBAError(f"A process that plays episodes ended early ({first}); try fewer of them.") from error
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A source that is open: all the time, or a pool of a family for one generation."""
+
+    pool: Pool
+    data: PreparedPool | ray.ObjectRef
+
+
+class EvolutionTrainer:
+    """Training by evolution strategies, a generation at a time.
+
+    Args:
+        config: settings; the algorithm is 'evolution'.
+        card: of the policy; the labels of pools that are drawn are added to it as training looks at them.
+    """
+
+    played = "the population's mean, greedy, on reward rows"
+
+    def __init__(self, config: TrainConfig, card: PolicyCard):
+        self.config, self.card = config, card
+        self._shape = (len(config.policy.features + config.policy.batch_features), 2)
+        self._initial = Selector(config.policy).weights.detach().double().numpy().reshape(-1)
+        self._search = self._new_search()
+        self._players = Players(config.resources)
+        self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
+        self._names = distinct_names([source["name"] for source in card.trained_on])
+
+    def _new_search(self) -> Search:
+        evolution = self.config.evolution
+        return Search(self._initial, evolution.sigma0, evolution.population, self.config.seed)
+
+    def _open(self, number: int, generation: int) -> _Opened:
+        rng = self._rng(_POOLS, generation, number)
+        pool = open_source(self.config.datasets[number], self.config.protocol, rng)
+        data = prepare(pool, partition(pool).policy, dim=self.config.model.projection_dim)
+        return _Opened(pool, self._players.share(data))
+
+    def _rng(self, stream: int, generation: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, stream, generation, number])
+
+    def step(self) -> tuple[dict[str, float], dict[str, float]]:
+        """One generation; its figures, and where its time went."""
+        generation = len(self._search.told)
+        candidates = self._search.ask()
+        weights = np.concatenate([candidates, [self._search.mean, self._initial]])
+        played = self._play(generation, weights.reshape(-1, *self._shape).astype(np.float32))
+        returns = [figures["return"][:, : len(candidates)] for figures in played]
+        self._search.tell(population_fitness(returns))
+        return self._summarise(played, returns), {}
+
+    def _play(self, generation: int, weights: np.ndarray) -> list[_Figures]:
+        """Figures [S, P + 2] of each source."""
+        jobs: list[tuple[Any, ...]] = []
+        owner: list[int] = []
+        for number in range(len(self.config.datasets)):
+            source = self._kept.get(number)
+            if source is None:
+                source = self._open(number, generation)
+                self._count_labels(number, len(partition(source.pool).policy))
+            protocol, starts = self._starts(source.pool, number, generation)
+            config = self.config
+            arena = Arena(protocol, config.model, config.candidates, config.reward, config.policy)
+            for low in range(0, len(starts), STARTS_PER_TASK):
+                jobs.append((source.data, starts[low : low + STARTS_PER_TASK], arena, weights))
+                owner.append(number)
+        results = self._players.play(jobs)
+        joined = []
+        for number in range(len(self.config.datasets)):
+            parts = [result for result, mine in zip(results, owner, strict=True) if mine == number]
+            joined.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return joined
+
+    def _starts(self, pool: Pool, number: int, generation: int) -> tuple[ProtocolConfig, list[Start]]:
+        """Each generation takes the next of the run's starts, from the first again after the last."""
+        evolution, protocol = self.config.evolution, self.config.protocol
+        first = generation * evolution.starts
+        numbers = [i % self.config.starts for i in range(first, first + evolution.starts)]
+        seeds = [start_seed(self.config.seed, i) for i in numbers]
+        if evolution.vary_protocol:
+            rows = len(draw_starts(pool, protocol, seeds[:1])[0].roles.pool)
+            protocol = draw_protocol(self._rng(_PROTOCOLS, generation, number), protocol, rows)
+        return protocol, draw_starts(pool, protocol, seeds)
+
+    def _count_labels(self, number: int, labels: int) -> None:
+        self.card.trained_on[number]["labels"] += labels
+        self.card.labels_used += labels
+
+    def _summarise(self, played: list[_Figures], returns: list[np.ndarray]) -> dict[str, float]:
+        """Means over sources: of the mean's figures, and how far it is above the initial policy; and by source."""
+        figures: dict[str, float] = {}
+        mean, initial = -2, -1  # columns
+        for name in ("return", "accuracy", "soft_accuracy", "hard_accuracy", "weakest_modality"):
+            figures[name] = float(np.mean([p[name][:, mean].mean() for p in played]))
+        figures["aulc"] = figures["accuracy"]
+        gains = [float((p["accuracy"][:, mean] - p["accuracy"][:, initial]).mean()) for p in played]
+        figures["aulc_minus/initial"] = float(np.mean(gains))
+        for name, p, r, gain in zip(self._names, played, returns, gains, strict=True):
+            figures[f"source_aulc/{name}"] = float(p["accuracy"][:, mean].mean())
+            figures[f"source_aulc_minus_initial/{name}"] = gain
+            figures[f"source_return_spread/{name}"] = float((r - r.mean(1, keepdims=True)).std())
+        figures["evolution/deviation"] = float(np.sqrt(np.mean(self._search.deviations**2)))
+        figures["evolution/distance_from_initial"] = float(np.linalg.norm(self._search.mean - self._initial))
+        return figures | {"episodes": float(sum(p["return"].size for p in played))}
+
+    def selector(self) -> Selector:
+        """The policy to export: the mean, with the norm that averages have too."""
+        selector = Selector(self.config.policy)
+        with torch.no_grad():
+            selector.weights.copy_(rescaled(torch.from_numpy(self._search.mean).reshape(self._shape)))
+        return selector
+
+    def save(self, folder: str) -> None:
+        """What was told; what was asked follows from it and from the seed."""
+        told = np.reshape(self._search.told, (-1, self.config.evolution.population))
+        labels = np.array([source["labels"] for source in self.card.trained_on], np.int64)
+        ArrayStore(folder).put(_STATE, {"told": told, "mean": self._search.mean, "labels": labels})
+
+    def restore(self, checkpoint: Path) -> None:
+        """Search again as far as a checkpoint goes, without playing.
+
+        Raises:
+            PolicyError: where it cannot be read, or leads elsewhere.
+        """
+        state = ArrayStore(checkpoint).get(_STATE)
+        again = "Delete that folder and --resume again to go on from the one before it."
+        if state is None or not {"told", "mean", "labels"} <= state.keys():
+            raise PolicyError(f"The checkpoint {checkpoint} cannot be read. {again}")
+        search = self._new_search()
+        try:
+            for fitness in state["told"]:
+                search.ask()
+                search.tell(fitness)
+            same = np.allclose(search.mean, state["mean"], rtol=1e-6, atol=1e-9)
+        except (ValueError, TypeError, IndexError):  # arrays of another run's shape
+            same = False
+        if not same:
+            raise PolicyError(
+                f"The checkpoint {checkpoint} does not lead to the weights that it names: it belongs to other "
+                f"settings or to another version of cma or numpy. Train into a new --out."
+            )
+        self._search = search
+        for source, labels in zip(self.card.trained_on, state["labels"].tolist(), strict=True):
+            source["labels"] = labels
+        self.card.labels_used = sum(source["labels"] for source in self.card.trained_on)
+
+    def stop(self) -> None:
+        """Let go of the sources."""
+        self._kept.clear()
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, numbered where they repeat."""
+    seen: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return distinct

@@ -1,0 +1,150 @@
+"""A population of policies on common ground: every one plays the same starts, and what it returns is compared there.
+
+No ray: `learners.evolution` decides where these functions run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from envs.candidates import CandidateConfig
+from envs.errors import ConfigError
+from envs.lockstep import Lockstep, ProtocolConfig, Start, draw_start
+from envs.pool import Pool
+from envs.preparation import PreparedPool
+from envs.rewards import Outcome, RewardConfig, reward
+from envs.roles import training_roles
+from envs.sources import draw_from_family, is_family, open_dataset
+from envs.task_model import TaskModelConfig
+from policies.selector import Selector, SelectorConfig
+from policies.strategies.learned import Learned
+
+# What a varied protocol is drawn from: least and most, log-uniform.
+INITIAL_LABELS = (10, 60)
+BATCH_SIZE = (4, 32)
+ROUNDS = (5, 12)
+
+_DRAWS = 100  # attempts at something random that fits
+_EASE = 1e-8  # below this a spread is rounding
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What decides an episode beside its data set, its start and the policy."""
+
+    protocol: ProtocolConfig
+    model: TaskModelConfig
+    candidates: CandidateConfig
+    reward: RewardConfig
+    policy: SelectorConfig
+
+
+def play_population(
+    data: PreparedPool, starts: Sequence[Start], arena: Arena, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Let P linear policies play S starts, greedily and all in lockstep.
+
+    Returns are absolute: what paired baselines earn on a start is the same for all policies, so it would cancel when
+    they are compared; `relative_accuracy` is therefore the accuracy itself. Nor is the reward smoothed: a moving
+    average only moves worth between the rounds of an episode.
+
+    Args:
+        weights: float32 [P, F, 2], of `Selector.weights`.
+
+    Returns:
+        float64 [S, P] each, means over the rounds after the first: return, accuracy (which is the AULC),
+        soft_accuracy, hard_accuracy, weakest_modality.
+    """
+    torch.set_num_threads(1)
+    data = _on_device(data)
+    lockstep = Lockstep(data, arena.model, arena.protocol)
+    count = len(weights)
+    round_ = lockstep.reset(starts, copies=count)
+    rows = torch.from_numpy(np.tile(weights, (len(starts), 1, 1))).to(data.x.device)
+    choose = Learned(Selector(arena.policy).with_row_weights(rows), arena.candidates)
+    sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(rows), dtype=torch.float64))
+    after = lockstep.measure()
+    for _ in range(arena.protocol.rounds):
+        round_ = lockstep.label(choose(round_, arena.protocol.batch_size))
+        before, after = after, lockstep.measure()
+        outcome = Outcome(before, after, round_.weights, torch.zeros_like(after.accuracy))
+        values = {
+            "return": reward(outcome, arena.reward)[0],
+            "accuracy": after.accuracy,
+            "soft_accuracy": after.soft_accuracy,
+            "hard_accuracy": after.hard_accuracy,
+            "weakest_modality": after.modality_accuracy.amin(1),
+        }
+        for name, value in values.items():
+            sums[name] += value.double().cpu()
+    return {name: (total / arena.protocol.rounds).numpy().reshape(-1, count) for name, total in sums.items()}
+
+
+def _on_device(data: PreparedPool) -> PreparedPool:
+    """On the GPU that this process may use, if any."""
+    if not torch.cuda.is_available():
+        return data
+    tensors = ("x", "labels", "density") + (() if data.present is None else ("present",))
+    return replace(data, **{name: getattr(data, name).to("cuda") for name in tensors})
+
+
+def population_fitness(returns: Sequence[np.ndarray]) -> np.ndarray:
+    """How much better than the population each policy is, [P]; larger is better.
+
+    Per start the population's mean is taken off, which removes what the start decides. Per source the result is
+    divided by its standard deviation, so that a source on which policies hardly differ counts as much as one on which
+    they differ widely. Sources count alike.
+
+    Args:
+        returns: [S, P] of each source.
+    """
+    by_source = []
+    for r in returns:
+        centred = r - r.mean(1, keepdims=True)
+        by_source.append((centred / (centred.std() + _EASE)).mean(0))
+    return np.mean(by_source, 0)
+
+
+def draw_protocol(rng: np.random.Generator, base: ProtocolConfig, pool_rows: int) -> ProtocolConfig:
+    """A protocol from the ranges above whose budget the pool can supply; `base` where none is found."""
+    for _ in range(_DRAWS):
+        drawn = (round(float(np.exp(rng.uniform(*np.log(span))))) for span in (INITIAL_LABELS, BATCH_SIZE, ROUNDS))
+        initial, batch, rounds = drawn
+        protocol = replace(base, initial_labels=initial, batch_size=batch, rounds=rounds)
+        if protocol.budget <= pool_rows:
+            return protocol
+    return base
+
+
+def open_source(name: str, protocol: ProtocolConfig, rng: np.random.Generator) -> Pool:
+    """The pool of that name; of a family one drawn from it whose budget it can supply.
+
+    Raises:
+        ConfigError: where it cannot supply the protocol's budget.
+    """
+    family = is_family(name)
+    for left in reversed(range(_DRAWS if family else 1)):
+        pool = open_dataset(draw_from_family(name, rng) if family else name)
+        try:
+            rows = len(training_roles(pool, 0).pool)
+            protocol.check_budget(rows, f"'{pool.name}' (half of it trains policies)")
+            break
+        except ConfigError:
+            if not left:
+                raise
+    return pool
+
+
+def start_seed(seed: int, number: int) -> int:
+    """Seed of start `number` of a run: the same that `envs.multimodal_al.Source` gives it."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] % 2**31)
+
+
+def draw_starts(pool: Pool, protocol: ProtocolConfig, seeds: Sequence[int]) -> list[Start]:
+    """Starts on the policy half of a pool."""
+    return [draw_start(training_roles(pool, seed), seed, protocol) for seed in seeds]
