@@ -30,12 +30,15 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The README's tables of strategies; about half an hour.
+# The README's table and docs/comparison.html; about an hour.
 results: install
 	$(BIN)/python -m benchmarks.published
 
+# Rounds per second; what choosing a batch costs (half an hour).
 bench: install
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.selection --size small
+	$(BIN)/python -m benchmarks.selection --size large --limit 1200
 
 clean:
 	rm -rf runs .pytest_cache .hypothesis .ruff_cache

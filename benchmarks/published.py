@@ -48,7 +48,7 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
     """AULC of every strategy, and the difference of the learned policy to it, in points."""
     header = ["strategy"]
     for dataset in summaries:
-        header += [f"{dataset}: AULC", "learned minus it", "weakest modality"]
+        header += [f"{dataset}: AULC", "learned minus it"]
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     for strategy in next(iter(summaries.values()))["aulc"]:
         cells = [strategy]
@@ -61,7 +61,7 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
                 low, high = (100 * v for v in pair["ci95"])
                 difference = f"{100 * pair['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"
                 difference = f"**{difference}**" if low > 0 or high < 0 else difference
-            cells += [difference, f"{100 * summary['weakest_modality'][strategy]:.1f}"]
+            cells.append(difference)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
