@@ -1,14 +1,15 @@
-"""The command line of RL-MBA: train a selection policy, average policies, compare strategies."""
+"""The command line of RL-MBA: train a selection policy, average policies, compare strategies, leave one out."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from envs.errors import RLMBAError
+from envs.errors import ConfigError, PolicyError, RLMBAError
 
 TRAIN_NOTES = """\
 settings, lowest first: the dataclasses of learners/settings.py, --preset, --config, --set, the flags above.
@@ -25,7 +26,18 @@ Finished work is kept in --out/results. The same command after an interruption g
 data sets, strategies, policies or seeds computes what is missing.
 examples:
   python run.py compare --dataset emoji --policy runs/emoji --seeds 20 --out runs/emoji/compare
+  python run.py compare --dataset my_pool.npz --out runs/mine
+  python run.py compare --dataset emoji --policy none --strategies all --out runs/fixed
   python run.py compare --dataset emoji,watch,digits --strategies all --policy runs/a --policy runs/b --out runs/all"""
+LEAVE_ONE_OUT_NOTES = """\
+Settings, lowest first: the dataclasses of learners/settings.py with evolution as the algorithm, --config, --set, the
+flags above. protocol and model hold for training and comparison.
+A synthetic-family that is left out is compared on one pool of it, always the same.
+Finished trainings and chunks of the comparison are kept in --out. After an interruption the same command goes on from
+there; --seeds and --strategies may grow, whatever else decides the policies must stay.
+examples:
+  python run.py leave-one-out --dataset emoji,watch,digits,synthetic-family --minutes 10 --out runs/left
+  python run.py leave-one-out --dataset emoji,watch,digits,a.npz,b.npz --splits 5 --minutes 20 --out runs/crossed"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,average,compare}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,average,compare,leave-one-out}")
     raw = argparse.RawDescriptionHelpFormatter
 
     train = commands.add_parser(
@@ -58,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="emoji, watch, digits, synthetic[:...], a pool folder or .npz; "
         "synthetic-family[:...]: another random pool in every generation (evolution only)",
     )
-    train.add_argument("--algorithm", metavar="NAME", help="reinforce (default) or evolution")
+    train.add_argument("--algorithm", metavar="NAME", help="reinforce (default), ppo, appo or evolution")
     train.add_argument(
         "--out", required=True, metavar="DIR", help="run folder: settings, policy, checkpoints, TensorBoard"
     )
@@ -91,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[NAME=]DIR|FILE",
-        help="run or policy folder; the first is called 'learned'; {dataset} stands for each data set; repeatable",
+        help="run or policy folder; the first is called 'learned'; {dataset} stands for each data set; repeatable. "
+        "Default: the policy that comes with this package; none: strategies only",
     )
     compare.add_argument("--seeds", type=int, metavar="N", help="paired repetitions (20)")
     compare.add_argument("--out", required=True, metavar="DIR", help="folder for the report and what it rests on")
@@ -101,7 +114,37 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--workers", type=int, metavar="N", help="processes (2)")
     _add_settings(compare, "YAML file with the sections protocol and model", "protocol.rounds=5")
     compare.set_defaults(run=_compare)
+    _add_leave_one_out(commands)
     return parser
+
+
+def _add_leave_one_out(commands: Any) -> None:
+    command = commands.add_parser(
+        "leave-one-out", help="what policies are worth on data that they never saw", epilog=LEAVE_ONE_OUT_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        description="Train policies on some of the data sets, compare them on each that was left out, and average all.",
+    )  # fmt: skip
+    command.add_argument("--dataset", required=True, metavar="NAME|PATH,...", help="as for train; at least 3")
+    command.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for trainings, policies, comparison, leave_one_out.md"
+    )
+    command.add_argument("--minutes", type=float, metavar="M", help="of each training (10)")
+    command.add_argument("--training-seeds", type=int, metavar="N", help="trainings per target, averaged (2)")
+    command.add_argument(
+        "--splits",
+        type=int,
+        metavar="R",
+        help="train on R random pairs of complementary halves instead, 2R trainings in all; a target's policy averages "
+        "the R that did not see it",
+    )
+    command.add_argument("--seeds", type=int, metavar="N", help="paired repetitions of the comparison (20)")
+    command.add_argument(
+        "--strategies", metavar="A,B,...|all", help="to compare with: random,margin,badge,bmmal,hand_tuned"
+    )
+    command.add_argument("--seed", type=int, metavar="S", help="decides trainings and halves (0)")
+    command.add_argument("--num-env-runners", type=int, metavar="N", help="processes (2)")
+    _add_settings(command, "YAML file of training settings", "evolution.vary_protocol=true")
+    command.set_defaults(run=_leave_one_out)
 
 
 def _add_settings(command: argparse.ArgumentParser, file: str, example: str) -> None:
@@ -142,7 +185,6 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _average(args: argparse.Namespace) -> int:
-    from envs.errors import PolicyError
     from policies.averaging import average_policies
     from policies.selector import save_policy
 
@@ -166,17 +208,18 @@ def _compare(args: argparse.Namespace) -> int:
     flags = {
         "datasets": split_names(args.dataset),
         "seeds": args.seeds,
-        "strategies": [name.strip() for name in args.strategies.split(",")] if args.strategies else None,
-        "policies": _named_policies(args.policy),
+        "strategies": _names(args.strategies),
+        "policies": _named_policies(args.policy) if args.policy else None,
         "workers": args.workers,
     }
     settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
     config = build(CompareConfig, settings)
+    if "policies" not in settings:
+        config = replace(config, policies=(("learned", str(_pretrained())),))
     try:
         summary = compare(config, args.out)
     except KeyboardInterrupt:
-        print("\ninterrupted; finished work is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
+        return _interrupted()
     out = Path(args.out)
     print(text_table(summary))
     print()
@@ -187,8 +230,72 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _leave_one_out(args: argparse.Namespace) -> int:
+    from envs.sources import split_names
+    from evaluation.leave_one_out import LeaveOneOutConfig, leave_one_out
+    from evaluation.leave_one_out_table import text
+    from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
+
+    if args.splits and args.training_seeds:
+        raise ConfigError("--training-seeds counts trainings without --splits; give one of the two.")
+    training: dict[str, Any] = {"algorithm": "evolution"}
+    if args.config:
+        training = merge(training, read_yaml(args.config))
+    training = merge(training, parse_overrides(args.set))
+    flags = {"datasets": split_names(args.dataset), "minutes": args.minutes, "seed": args.seed}
+    training = merge(training, {k: v for k, v in flags.items() if v is not None})
+    if args.num_env_runners is not None:
+        training = merge(training, {"resources": {"num_env_runners": args.num_env_runners}})
+    further = {
+        "training_seeds": args.training_seeds,
+        "splits": args.splits,
+        "seeds": args.seeds,
+        "strategies": _names(args.strategies),
+    }
+    chosen = {k: v for k, v in further.items() if v is not None}
+    try:
+        result = leave_one_out(LeaveOneOutConfig(build(TrainConfig, training), **chosen), args.out)
+    except KeyboardInterrupt:
+        return _interrupted()
+    out = Path(args.out)
+    print(text(result))
+    print()
+    for what, name in (
+        ("tables", "leave_one_out.md"),
+        ("report", "comparison/report.html"),
+        ("policies", "policies"),
+        ("of all sources", "policy"),
+    ):
+        print(f"{what:15s} {out / name}")
+    return 0
+
+
+def _interrupted() -> int:
+    print("\ninterrupted; finished work is kept, and the same command goes on from there", file=sys.stderr)
+    return 130
+
+
+def _names(given: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in given.split(",")) if given else None
+
+
+def _pretrained() -> Path:
+    from policies.selector import pretrained_policy
+
+    try:
+        return pretrained_policy()
+    except PolicyError as error:
+        raise PolicyError(f"{error} --policy DIR names one; --policy none compares strategies only.") from None
+
+
 def _named_policies(given: list[str]) -> list[tuple[str, str]]:
-    """("learned", path) for the first policy without a name, the folder's name for later ones."""
+    """("learned", path) for the first policy without a name, the folder's name for later ones; nothing for "none"."""
+    if "none" in given:
+        if len(given) > 1:
+            raise ConfigError(
+                "'none' stands for no policy; give it alone, or policies without it (./none for a folder)."
+            )
+        return []
     named = []
     for number, text in enumerate(given):
         name, equals, path = text.partition("=")

@@ -26,6 +26,7 @@ from envs.task_model import Outputs, rows_at
 
 GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
 HIDDEN_SKETCH = 32  # numbers that stand for the hidden features
+NEIGHBOURS = 5  # labelled samples that speak for a candidate's surroundings
 STATE_NAMES = (
     "progress",
     "validation_accuracy",
@@ -168,12 +169,40 @@ class _View:
         return _hidden_sketch(self.outputs)
 
     @cached_property
+    def labelled_outputs(self) -> Outputs:
+        return self.round.outputs_at(self.round.labelled)
+
+    @cached_property
+    def relative_distance(self) -> Tensor:
+        """Squared distance to each labelled sample less the candidate's squared norm, [E, n, K]."""
+        labelled = _hidden_sketch(self.labelled_outputs)  # [E, HIDDEN_SKETCH, n]
+        product = torch.bmm(labelled.mT, self.hidden_sketch)
+        return labelled.square().sum(1)[:, :, None] - 2.0 * product
+
+    @cached_property
     def labelled_distance(self) -> Tensor:
-        labelled = _hidden_sketch(self.round.outputs_at(self.round.labelled))  # [E, HIDDEN_SKETCH, n]
-        sketch = self.hidden_sketch
-        product = torch.bmm(labelled.mT, sketch)  # [E, n, K]
-        nearest_ = (labelled.square().sum(1)[:, :, None] - 2.0 * product).amin(1)
-        return (sketch.square().sum(1) + nearest_).clamp_min(0.0).sqrt()
+        return (self.hidden_sketch.square().sum(1) + self.relative_distance.amin(1)).clamp_min(0.0).sqrt()
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """The nearest labelled samples, int64 [E, NEIGHBOURS, K]."""
+        count = min(NEIGHBOURS, self.relative_distance.shape[1])
+        return self.relative_distance.topk(count, dim=1, largest=False).indices
+
+    def at_neighbours(self, values: Tensor) -> Tensor:
+        """Values [E, n] of the labelled samples at the neighbours, [E, NEIGHBOURS, K]."""
+        return torch.take_along_dim(values[:, None].expand(-1, self.neighbours.shape[1], -1), self.neighbours, 2)
+
+    @cached_property
+    def neighbour_agreement(self) -> Tensor:
+        """Share of the nearest labelled samples whose label is the predicted class."""
+        return (self.at_neighbours(self.round.labels) == self.top[1][:, None]).float().mean(1)
+
+    @cached_property
+    def neighbour_loss(self) -> Tensor:
+        """Mean loss of the nearest labelled samples: large where labels contradict each other."""
+        p = torch.take_along_dim(self.labelled_outputs.probabilities, self.round.labels[:, None], 1)[:, 0]
+        return self.at_neighbours(-p.clamp_min(1e-12).log()).mean(1)
 
     @cached_property
     def rarity(self) -> Tensor:
@@ -204,10 +233,14 @@ FEATURES: dict[str, Callable[[_View], Tensor]] = {
     "labelled_distance": lambda v: v.labelled_distance,
     "rarity": lambda v: v.rarity,
     "weighted_uncertainty": lambda v: v.weighted_uncertainty,
+    "neighbour_agreement": lambda v: v.neighbour_agreement,
+    "neighbour_loss": lambda v: v.neighbour_loss,
     "score": lambda v: v.score.at(v.positions)[0],
     "diversity": lambda v: v.score.at(v.positions)[1],
 }
-DEFAULT_FEATURES = tuple(name for name in FEATURES if name not in ("score", "diversity"))
+DEFAULT_FEATURES = tuple(
+    name for name in FEATURES if name not in ("score", "diversity", "neighbour_agreement", "neighbour_loss")
+)
 
 
 def check_features(names: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class CompareConfig:
     """
 
     datasets: tuple[str, ...]  # names or paths that `open_dataset` takes
+    titles: tuple[str, ...] = ()  # what tables call them, one for each; without any, the names that the pools have
     seeds: int = 20
     strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # or ("all",)
     # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
@@ -62,6 +63,10 @@ class CompareConfig:
                 raise ConfigError(f"compare.{name} is {value!r}; it must be a whole number, at least {least}.")
         if not self.datasets:
             raise ConfigError("Nothing to compare on: name at least one data set.")
+        if self.titles and len(self.titles) != len(self.datasets):
+            raise ConfigError(
+                f"compare.titles has {len(self.titles)} names for {len(self.datasets)} data sets; name each, or none."
+            )
         if ALL in self.strategies:
             if len(self.strategies) > 1:
                 raise ConfigError(f"'{ALL}' stands for every strategy; give it alone, or names without it.")
@@ -132,7 +137,7 @@ def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None
     strategies = _enter_strategies(config)
     contests = [
         _arrange(given, pool, config, _enter_policies(config, pool.name) | strategies)
-        for given, pool in _open(config.datasets).items()
+        for given, pool in _open(config).items()
     ]
     out = _make_folder(out)
     for contest in contests:
@@ -165,15 +170,15 @@ def _enter_strategies(config: CompareConfig) -> dict[str, _Entrant]:
     return {name: _Entrant(strategy, describe_strategy(name, strategy)) for name, strategy in chosen.items()}
 
 
-def _open(datasets: Sequence[str]) -> dict[str, Pool]:
+def _open(config: CompareConfig) -> dict[str, Pool]:
     """The data sets as the user named them."""
     opened: dict[str, Pool] = {}
-    for given in datasets:
+    for number, given in enumerate(config.datasets):
         pool = open_dataset(given)
         for other, before in opened.items():
             if before.fingerprint == pool.fingerprint:
                 raise ConfigError(f"'{given}' is the same data set as '{other}'; name it once.")
-        opened[given] = pool
+        opened[given] = replace(pool, name=config.titles[number]) if config.titles else pool
     return opened
 
 

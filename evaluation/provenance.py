@@ -37,7 +37,7 @@ def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:
                 "rows of this comparison may have been among its training rows."
             )
         elif sources:
-            origin = ", ".join(str(s.get("name", "?")) for s in sources)
+            origin = ", ".join(dict.fromkeys(str(s.get("name", "?")) for s in sources))
             notes.append(f"Policy '{name}' was trained on {origin}, not on '{pool.name}'.")
         else:
             notes.append(f"The card of policy '{name}' does not say what it was trained on.")

@@ -65,9 +65,16 @@ def average_policies(paths: Sequence[str | Path]) -> tuple[Selector, PolicyCard]
 def _card_of_average(cards: Sequence[PolicyCard]) -> PolicyCard:
     sources: list[dict[str, Any]] = []
     for source in (source for card in cards for source in card.trained_on):
-        # The rows that train policies depend on the pool alone: the same pool twice is not twice as many labels.
-        if source not in sources or not source.get("fingerprint"):
-            sources.append(source)
+        if source.get("fingerprint"):
+            # The rows that train policies depend on the pool alone: the same pool twice is not twice as many labels.
+            if source not in sources:
+                sources.append(source)
+            continue
+        family = next((s for s in sources if not s.get("fingerprint") and s.get("name") == source.get("name")), None)
+        if family is None:
+            sources.append(dict(source))
+        else:  # other pools of it
+            family["labels"] = family.get("labels", 0) + source.get("labels", 0)
     presets = {card.preset for card in cards}
     seeds = {card.seed for card in cards}
     return PolicyCard(

@@ -6,6 +6,8 @@ through them, and a learner can replay them for picks that an environment runner
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,12 @@ BATCH_FEATURES = (
     "batch_distance",  # hidden-feature distance to the picks; 0 before the first
     "coreset_distance",  # hidden-feature distance to the nearest labelled or picked sample (this is CoreSet)
     "class_share",  # share of the picks that are predicted to be of the same class
+    "coverage_gain",  # log of what it adds to the kernel coverage of the candidates (this is MaxHerding)
 )
+DEFAULT_BATCH_FEATURES = ("gradient_distance", "batch_distance", "coreset_distance", "class_share")
 LOG_LIMITS = (-8.0, 4.0)
+BANDWIDTH = 0.2  # of the coverage kernel, in mean squared distances between candidates
+REFERENCES = 512  # candidates at most whose coverage counts
 
 
 class BatchAware:
@@ -23,9 +29,11 @@ class BatchAware:
 
     Args:
         observation: `envs.candidates.Candidates.observation()`, batched.
+        names: of BATCH_FEATURES, F of them; only these are computed.
     """
 
-    def __init__(self, observation: dict[str, Tensor]):
+    def __init__(self, observation: dict[str, Tensor], names: Sequence[str] = BATCH_FEATURES):
+        self.names = tuple(names)
         self.valid = observation["valid"] > 0  # [B, K]
         self._gradient = observation["gradient"].float()  # [B, K, G]
         self._hidden = observation["hidden"].float()  # [B, K, H]
@@ -33,19 +41,25 @@ class BatchAware:
         self._predicted = observation["predicted"].long()
         self._norms = self._gradient.square().sum(2)
         self._hidden_norms = self._hidden.square().sum(2)
-        count = self.valid.sum(1, keepdim=True).clamp_min(1)
-        self._mean_norm = ((self._norms * self.valid).sum(1, keepdim=True) / count).clamp_min(1e-20)
+        self._mean_norm = self._mean(self._norms).clamp_min(1e-20)
         self._nearest_gradient = self._norms
         self._nearest_hidden: Tensor | None = None
         self._same = torch.zeros_like(self._labelled)
         self._picked = 0
+        if "coverage_gain" in self.names:
+            self._prepare_coverage()
 
     def current(self) -> Tensor:
-        """Features for the next pick, [B, K, 4]."""
+        """Features for the next pick, [B, K, F]."""
         batch = torch.zeros_like(self._labelled) if self._nearest_hidden is None else self._nearest_hidden.sqrt()
-        coreset = self._labelled if self._nearest_hidden is None else torch.minimum(self._labelled, batch)
-        share = self._same / max(self._picked, 1)
-        return torch.stack([self._log_ratio(self._nearest_gradient), batch, coreset, share], 2)
+        values = {
+            "gradient_distance": lambda: self._log_ratio(self._nearest_gradient),
+            "batch_distance": lambda: batch,
+            "coreset_distance": lambda: self._labelled if not self._picked else torch.minimum(self._labelled, batch),
+            "class_share": lambda: self._same / max(self._picked, 1),
+            "coverage_gain": lambda: self._coverage_gain(self._covered),
+        }
+        return torch.stack([values[name]() for name in self.names], 2)
 
     def add(self, pick: Tensor) -> None:
         """Take note of one pick per row, [B]."""
@@ -57,24 +71,72 @@ class BatchAware:
         self._nearest_hidden = hidden if first else torch.minimum(self._nearest_hidden, hidden)
         self._same = self._same + (self._predicted == self._predicted.gather(1, at))
         self._picked += 1
+        if "coverage_gain" in self.names:
+            self._covered = torch.maximum(self._covered, self._kernel_at(at)[:, 0])
 
     def replay(self, picks: Tensor) -> Tensor:
-        """The features in force at each of the picks [B, b], [B, b, K, 4]; all picks at once."""
-        earlier = picks[:, :-1]
-        log_d = self._log_ratio(self._norms)[:, None]
-        batch = torch.zeros_like(self._labelled)[:, None]
-        coreset = self._labelled[:, None]
-        share = torch.zeros_like(self._labelled)[:, None]
-        if earlier.shape[1]:
-            gradient = _squared_distance(self._gradient, self._norms, earlier).cummin(1).values
-            hidden = _squared_distance(self._hidden, self._hidden_norms, earlier).cummin(1).values.sqrt()
-            same = self._predicted[:, None] == self._predicted.gather(1, earlier)[..., None]
-            counts = torch.arange(1, earlier.shape[1] + 1, device=picks.device)[:, None]
-            log_d = torch.cat([log_d, self._log_ratio(gradient)], 1)
-            batch = torch.cat([batch, hidden], 1)
-            coreset = torch.cat([coreset, torch.minimum(coreset, hidden)], 1)
-            share = torch.cat([share, same.float().cumsum(1) / counts], 1)
-        return torch.stack([log_d, batch, coreset, share], 3)
+        """The features in force at each of the picks [B, b], [B, b, K, F]; all picks at once."""
+        values = {
+            "gradient_distance": self._replay_gradient_distance,
+            "batch_distance": self._replay_batch_distance,
+            "coreset_distance": self._replay_coreset_distance,
+            "class_share": self._replay_class_share,
+            "coverage_gain": self._replay_coverage_gain,
+        }
+        return torch.stack([values[name](picks[:, :-1]) for name in self.names], 3)
+
+    def _replay_gradient_distance(self, earlier: Tensor) -> Tensor:
+        nearest = _squared_distance(self._gradient, self._norms, earlier).cummin(1).values
+        return torch.cat([self._log_ratio(self._norms)[:, None], self._log_ratio(nearest)], 1)
+
+    def _replay_batch_distance(self, earlier: Tensor) -> Tensor:
+        nearest = _squared_distance(self._hidden, self._hidden_norms, earlier).cummin(1).values.sqrt()
+        return torch.cat([torch.zeros_like(self._labelled)[:, None], nearest], 1)
+
+    def _replay_coreset_distance(self, earlier: Tensor) -> Tensor:
+        labelled = self._labelled[:, None]
+        return torch.cat([labelled, torch.minimum(labelled, self._replay_batch_distance(earlier)[:, 1:])], 1)
+
+    def _replay_class_share(self, earlier: Tensor) -> Tensor:
+        same = self._predicted[:, None] == self._predicted.gather(1, earlier)[..., None]
+        counts = torch.arange(1, earlier.shape[1] + 1, device=earlier.device)[:, None]
+        return torch.cat([torch.zeros_like(self._labelled)[:, None], same.float().cumsum(1) / counts], 1)
+
+    def _replay_coverage_gain(self, earlier: Tensor) -> Tensor:
+        covered = torch.cat([self._covered[:, None], self._kernel_at(earlier)], 1).cummax(1).values
+        # One pick at a time: b x K x R numbers at once would be many.
+        return torch.stack([self._coverage_gain(covered[:, j]) for j in range(covered.shape[1])], 1)
+
+    def _prepare_coverage(self) -> None:
+        """Kernel between candidates and references, and how far the labelled samples cover the references."""
+        rows, slots = self.valid.shape
+        count = min(REFERENCES, slots)
+        at = torch.arange(count, device=self.valid.device) * slots // count  # spread out: slots follow the pool's order
+        references = at.expand(rows, -1)
+        squared = _squared_distance(self._hidden, self._hidden_norms, references)  # [B, R, K]
+        counted = self.valid[:, at]
+        pairs = counted[:, :, None] & self.valid[:, None]
+        scale = (squared * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
+        width = (BANDWIDTH * scale).clamp_min(1e-12)[:, None]
+        self._kernel = (-squared / width[:, None]).exp_()
+        covered = (-self._labelled[:, at].square() / width).exp()
+        self._covered = covered.masked_fill(~counted, 1.0)  # at empty slots nothing is gained
+        self._first_gain = self._mean(self._gain(self._covered)).clamp_min(1e-20)
+
+    def _kernel_at(self, picks: Tensor) -> Tensor:
+        """Kernel between picks [B, b] and the references, [B, b, R]."""
+        return torch.take_along_dim(self._kernel, picks[:, None], 2).mT
+
+    def _gain(self, covered: Tensor) -> Tensor:
+        """What each candidate adds to the coverage [B, R], [B, K]."""
+        return (self._kernel - covered[:, :, None]).clamp_min_(0.0).sum(1)
+
+    def _coverage_gain(self, covered: Tensor) -> Tensor:
+        return (self._gain(covered) / self._first_gain + 1e-4).log().clamp(*LOG_LIMITS)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Mean over the valid candidates, [B, 1]."""
+        return (values * self.valid).sum(1, keepdim=True) / self.valid.sum(1, keepdim=True).clamp_min(1)
 
     def _log_ratio(self, squared: Tensor) -> Tensor:
         mean = self._mean_norm if squared.dim() == 2 else self._mean_norm[:, None]

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from envs.candidates import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, check_features
 from envs.errors import ConfigError, PolicyError, nearest
-from policies.batch_aware import BATCH_FEATURES, BatchAware
+from policies.batch_aware import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.ordered_draw import draw, log_probability
 
 FORMAT = 1
 WEIGHTS_FILE, CARD_FILE = "policy.safetensors", "policy.json"
+PRETRAINED = Path(__file__).parent / "pretrained"  # folder of the policy that comes with this package
 # (weight at the start, change over the episode) by feature; unnamed features start at 0.
 INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
     "badge": {"gradient_distance": (1.0, 0.0)},
@@ -41,8 +42,9 @@ class SelectorConfig:
     """Shape of the selection network."""
 
     features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.FEATURES
-    batch_features: tuple[str, ...] = BATCH_FEATURES  # recomputed at every pick
-    linear: bool = True  # weights on features x (1, progress)
+    batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
+    linear: bool = True  # weights on features x (1, state)
+    state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
     initial: str = "badge"  # where the linear weights start: badge, hand_tuned or zero
     mlp: tuple[int, ...] = ()  # hidden units of an MLP over candidate features and state; none without any
 
@@ -53,6 +55,11 @@ class SelectorConfig:
                 raise ConfigError(
                     f"Unknown batch feature {name!r}.{nearest(name, BATCH_FEATURES)} "
                     f"Batch features: {', '.join(BATCH_FEATURES)}."
+                )
+        for name in self.state:
+            if name not in STATE_NAMES:
+                raise ConfigError(
+                    f"policy.state names {name!r}.{nearest(name, STATE_NAMES)} It may hold {', '.join(STATE_NAMES)}."
                 )
         if self.initial not in INITIAL_WEIGHTS:
             raise ConfigError(
@@ -68,7 +75,9 @@ class SelectorConfig:
 
 
 class Selector(nn.Module):
-    """Utilities u = (A + t B) . features, plus an MLP's residual over static features and state.
+    """Utilities u = (A + B s) . features, plus an MLP's residual over static features and state.
+
+    s are the entries of the state that the configuration names: the progress t/T, by default.
 
     Args:
         config: which features, which parts.
@@ -79,11 +88,13 @@ class Selector(nn.Module):
         self.config = config
         self.names = config.features + config.batch_features
         if config.linear:
-            self.weights = nn.Parameter(torch.zeros(len(self.names), 2))
+            self.weights = nn.Parameter(torch.zeros(len(self.names), 1 + len(config.state)))
             start = INITIAL_WEIGHTS[config.initial]
             with torch.no_grad():
                 for i, name in enumerate(self.names):
-                    self.weights[i] = torch.tensor(start.get(name, (0.0, 0.0)))
+                    self.weights[i, 0], change = start.get(name, (0.0, 0.0))
+                    if "progress" in config.state:
+                        self.weights[i, 1 + config.state.index("progress")] = change
         self.mlp: nn.Sequential | None = None
         if config.mlp:
             layers: list[nn.Module] = []
@@ -96,8 +107,7 @@ class Selector(nn.Module):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
             self.mlp = nn.Sequential(*layers, last)
-        # Columns of BatchAware's answer that this policy reads.
-        self._columns = [BATCH_FEATURES.index(name) for name in config.batch_features]
+        self._state = [STATE_NAMES.index(name) for name in config.state]
 
     def _static(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Utility from the static features [B, K], and the weights of the batch features [B, F']."""
@@ -105,14 +115,15 @@ class Selector(nn.Module):
         state = observation["state"].float()
         utility, batch_weights = 0.0, None
         if self.config.linear:
-            weights = self.weights[..., 0] + state[:, :1] * self.weights[..., 1]  # [B, F]
+            factors = torch.cat([torch.ones_like(state[:, :1]), state[:, self._state]], 1)  # [B, 1 + S]
+            weights = (self.weights * factors[:, None]).sum(2)  # [B, F]
             split = len(self.config.features)
             utility = torch.bmm(features, weights[:, :split, None])[..., 0]
             batch_weights = weights[:, split:]
         if self.mlp is not None:
             wide = state[:, None].expand(-1, features.shape[1], -1)
             utility = utility + self.mlp(torch.cat([features, _squash(wide)], 2))[..., 0]
-        return utility, batch_weights if self._columns else None
+        return utility, batch_weights if self.config.batch_features else None
 
     def select(
         self,
@@ -133,14 +144,14 @@ class Selector(nn.Module):
         with torch.no_grad():
             static, batch_weights = self._static(observation)
             valid = observation["valid"] > 0
-            aware = BatchAware(observation) if batch_weights is not None else None
+            aware = BatchAware(observation, self.config.batch_features) if batch_weights is not None else None
 
             def utilities(_: int, previous: Tensor | None) -> Tensor:
                 if aware is None:
                     return static
                 if previous is not None:
                     aware.add(previous)
-                return static + torch.bmm(aware.current()[..., self._columns], batch_weights[..., None])[..., 0]
+                return static + torch.bmm(aware.current(), batch_weights[..., None])[..., 0]
 
             return draw(utilities, valid, batch_size, greedy, generator)
 
@@ -150,23 +161,23 @@ class Selector(nn.Module):
         utilities = static[:, None]
         if batch_weights is not None:
             with torch.no_grad():
-                replayed = BatchAware(observation).replay(picks)[..., self._columns]
+                replayed = BatchAware(observation, self.config.batch_features).replay(picks)
             utilities = utilities + torch.einsum("bjkf,bf->bjk", replayed, batch_weights)
         return log_probability(utilities, picks, observation["valid"] > 0)
 
     def with_row_weights(self, weights: Tensor) -> Selector:
-        """Many policies in one pass: this one with weights of their own for each row, [B, F, 2], for `select`."""
+        """Many policies in one pass: this one with weights of their own for each row, [B, F, 1 + S], for `select`."""
         many = Selector(self.config)
         many.weights = nn.Parameter(weights, requires_grad=False)
         return many
 
     def named_weights(self) -> dict[str, float]:
-        """Linear weights by feature name, those on progress as `name*progress`."""
+        """Linear weights by feature name, their change with the state as `name*progress`."""
         if not self.config.linear:
             return {}
         named = {}
-        for name, (base, slope) in zip(self.names, self.weights.detach().tolist(), strict=True):
-            named[name], named[f"{name}*progress"] = base, slope
+        for name, row in zip(self.names, self.weights.detach().tolist(), strict=True):
+            named |= dict(zip((name, *(f"{name}*{s}" for s in self.config.state)), row, strict=True))
         return named
 
 
@@ -221,6 +232,21 @@ def find_policy(path: str | Path) -> Path:
         if (folder / WEIGHTS_FILE).is_file() and (folder / CARD_FILE).is_file():
             return folder
     raise PolicyError(f"No policy at {path}: expected {WEIGHTS_FILE} and {CARD_FILE} there or in its 'policy' folder.")
+
+
+def pretrained_policy() -> Path:
+    """The folder of the policy that comes with this package, trained on many data sets for others.
+
+    Raises:
+        PolicyError: where its files are missing.
+    """
+    try:
+        return find_policy(PRETRAINED)
+    except PolicyError:
+        raise PolicyError(
+            f"The policy that comes with this package is missing: no {WEIGHTS_FILE} and {CARD_FILE} in {PRETRAINED}. "
+            "Install the package again, or name a policy of your own."
+        ) from None
 
 
 def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:

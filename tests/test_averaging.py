@@ -58,7 +58,9 @@ def test_card_names_its_parents_and_counts_each_label_once(tmp_path):
     )  # fmt: skip
     _, card = average_policies([first, second])
     assert card.labels_used == 602 + 916 + 2 * 5000  # the same rows of emoji, but other pools of the family
-    assert [s["name"] for s in card.trained_on] == ["emoji", "synthetic-family", "synthetic-family", "watch"]
+    assert [(s["name"], s["labels"]) for s in card.trained_on] == [
+        ("emoji", 602), ("synthetic-family", 10000), ("watch", 916),
+    ]  # fmt: skip
     assert (card.episodes, card.seed, card.algorithm, card.preset) == (30, None, "average", "several")
     assert [(p["algorithm"], p["seed"], p["labels_used"]) for p in card.parents] == [
         ("reinforce", 0, 5602), ("evolution", 1, 6518),

@@ -107,8 +107,8 @@ def test_every_feature_computes(rule: str, which: str, begin, request: pytest.Fi
         distinct = offered.features[0, :, i].unique().numel()
         if name == "disagreement" and alone:
             assert distinct == 1
-        elif name != "rarity":  # of which there are no more values than classes
-            assert distinct >= 8, name
+        else:  # of rarity there are no more values than classes, of agreement no more than neighbours
+            assert distinct >= {"rarity": 1, "neighbour_agreement": 2}.get(name, 8), name
 
 
 def test_copies_are_offered_the_same_until_their_picks_differ(pool, begin) -> None:

@@ -367,7 +367,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
         raise KeyboardInterrupt
 
     monkeypatch.setattr("evaluation.comparison.compare", interrupted)
-    assert main(["compare", "--dataset", DATASET, "--out", str(tmp_path)]) == 130
+    assert main(["compare", "--dataset", DATASET, "--policy", "none", "--out", str(tmp_path)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 
@@ -375,7 +375,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
 def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path: Path) -> None:
     settings = {"seeds": 40, "workers": 1, "strategies": ("random", "margin", "entropy")}
     command = [sys.executable, "run.py", "compare", "--dataset", DATASET, "--out", str(tmp_path / "out")]
-    command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1"]
+    command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1", "--policy", "none"]
     for section, values in (("protocol", dataclasses.asdict(PROTOCOL)), ("model", dataclasses.asdict(MODEL))):
         for name, value in values.items():
             command += ["--set", f"{section}.{name}={value}"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.candidates import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, offer
 from envs.errors import ConfigError, PolicyError
-from policies.batch_aware import BATCH_FEATURES, LOG_LIMITS, BatchAware
+from policies.batch_aware import BANDWIDTH, BATCH_FEATURES, DEFAULT_BATCH_FEATURES, LOG_LIMITS, BatchAware
 from policies.selector import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -103,6 +103,9 @@ def test_batch_features_by_their_definitions() -> None:
     features = BatchAware(observation).replay(torch.tensor([picks]))[0]
     names = dict(zip(BATCH_FEATURES, features.permute(2, 0, 1), strict=True))
     mean = g.square().sum(1).mean()
+    gains: list[torch.Tensor] = []
+    width = BANDWIDTH * torch.cdist(h, h).square().mean()
+    kernel, by_labelled = (-torch.cdist(h, h).square() / width).exp(), (-labelled.square() / width).exp()
     for j in range(3):
         before = picks[:j]
         squared = torch.cdist(g, g[before]).square().amin(1) if before else g.square().sum(1)
@@ -110,12 +113,40 @@ def test_batch_features_by_their_definitions() -> None:
         distance = torch.cdist(h, h[before]).amin(1) if before else torch.zeros(len(h)).double()
         coreset = torch.minimum(labelled, distance) if before else labelled
         share = torch.stack([(predicted == predicted[p]).double() for p in before]).mean(0) if before else 0 * distance
+        covered = kernel[:, before].amax(1).maximum(by_labelled) if before else by_labelled
+        gain = (kernel - covered[:, None]).clamp_min(0).sum(0)
+        gains.append(gain)
         for name, expected in {
             "gradient_distance": log, "batch_distance": distance,
             "coreset_distance": coreset, "class_share": share,
+            "coverage_gain": (gain / gains[0].mean() + 1e-4).log().clamp(*LOG_LIMITS),
         }.items():  # fmt: skip
             away = [i for i in range(14) if i not in before]  # at a pick itself rounding decides
             torch.testing.assert_close(names[name][j, away].double(), expected[away], atol=1e-4, rtol=1e-3)
+
+
+def test_empty_slots_neither_gain_nor_count_as_covered() -> None:
+    observation = random_observation(3, rows=1)
+    observation["valid"][:] = 1
+    whole = BatchAware(observation, ("coverage_gain",))
+    wider = {k: torch.cat([v, torch.zeros_like(v[:, :5])], 1) if k != "state" else v for k, v in observation.items()}
+    padded = BatchAware(wider, ("coverage_gain",))
+    for pick in (3, 1):
+        torch.testing.assert_close(padded.current()[:, : whole.valid.shape[1]], whole.current())
+        whole.add(torch.tensor([pick])), padded.add(torch.tensor([pick]))
+
+
+def test_weights_may_change_with_other_entries_of_the_state() -> None:
+    observation = random_observation(4)
+    selector = Selector(SelectorConfig(features=FEW, batch_features=(), state=("validation_accuracy",), initial="zero"))
+    selector.weights.data[0] = torch.tensor([0.0, 2.0])
+    observation["state"][:, 1] = torch.tensor([-1.0, 0.0, 1.0])
+    utility, _ = selector._static(observation)
+    expected = observation["features"][..., 0].float() * torch.tensor([-2.0, 0.0, 2.0])[:, None]
+    torch.testing.assert_close(utility, expected)
+    assert list(selector.named_weights())[:2] == [FEW[0], f"{FEW[0]}*validation_accuracy"]
+    with pytest.raises(ConfigError, match="Did you mean 'progress'"):
+        SelectorConfig(state=("progres",))
 
 
 def test_started_at_badge_the_second_pick_follows_squared_distances() -> None:
@@ -207,7 +238,7 @@ def test_hand_tuned_weights_move_from_dense_to_uncertain() -> None:
     assert named["density"] == named["batch_distance"] == 2.0
     assert named["margin"] == named["gradient_distance"] == 1.0
     assert sum(v != 0 for v in named.values()) == 6
-    assert len(named) == 2 * len(DEFAULT_FEATURES + BATCH_FEATURES)
+    assert len(named) == 2 * len(DEFAULT_FEATURES + DEFAULT_BATCH_FEATURES)
 
 
 @pytest.mark.parametrize(
