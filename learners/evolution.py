@@ -158,7 +158,7 @@ class EvolutionTrainer:
 
     def __init__(self, config: TrainConfig, card: PolicyCard):
         self.config, self.card = config, card
-        self._shape = (len(config.policy.features + config.policy.batch_features), 2)
+        self._shape = tuple(Selector(config.policy).weights.shape)
         self._initial = Selector(config.policy).weights.detach().double().numpy().reshape(-1)
         self._search = self._new_search()
         self._players = Players(config.resources)

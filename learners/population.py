@@ -54,7 +54,7 @@ def play_population(
     average only moves worth between the rounds of an episode.
 
     Args:
-        weights: float32 [P, F, 2], of `Selector.weights`.
+        weights: float32 [P, F, 1 + S], of `Selector.weights`.
 
     Returns:
         float64 [S, P] each, means over the rounds after the first: return, accuracy (which is the AULC),

@@ -199,6 +199,7 @@ class PolicyCard:
     versions: dict[str, str] = field(default_factory=dict)
     algorithm: str = "reinforce"
     training_seconds: float | None = None  # wall clock of the iterations
+    figures: dict[str, Any] = field(default_factory=dict)  # of a policy that ships: by data set, what it reached there
     parents: list[dict[str, Any]] = field(default_factory=list)  # of an average: what its parts say about themselves
 
 

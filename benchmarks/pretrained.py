@@ -1,0 +1,82 @@
+"""The policy that ships in policies/pretrained: evolution on sources that anybody can have, averaged over seeds.
+
+    python -m benchmarks.pretrained [--out runs/pretrained] [--policy policies/pretrained]
+
+Sources are the policy halves of the bundled sets and families of generated pools, drawn afresh in every generation.
+The card receives the policy's figures on the evaluation halves of the bundled sets. Trainings that are complete are not
+made again. For what the policy is worth on data that it never saw, see `run.py leave-one-out` and docs/transfer.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from policies.averaging import average_policies
+from policies.selector import PRETRAINED, save_policy
+
+BUNDLED = ("emoji", "watch", "digits")
+FAMILIES = (
+    "synthetic-family:label_noise=0",
+    "synthetic-family:label_noise=0.3",
+    "synthetic-family:imbalance=10",
+    "synthetic-family:modalities=3,missing=0.3,corruption=0.3",
+)
+SEEDS = 20  # of the comparison
+
+
+def run(*arguments: str) -> None:
+    """Run one command of run.py, shown as a user would type it."""
+    print("python run.py " + " ".join(arguments), file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "run.py", *arguments], check=True, stdout=sys.stderr)
+
+
+def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seeds: int = SEEDS) -> None:
+    """Train, average, compare on the bundled sets, write the policy with its figures."""
+    folders = [out / f"seed{seed}" for seed in range(training_seeds)]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    for seed, folder in enumerate(folders):
+        if not (folder / "learning_curve.png").is_file():
+            resume = ["--resume"] if (folder / "config.yaml").is_file() else []
+            run(
+                *["train", "--algorithm", "evolution", "--dataset", ",".join(BUNDLED + FAMILIES), "--minutes", "600"],
+                *["--seed", str(seed), *sets, "--out", str(folder), *resume],
+            )
+    selector, card = average_policies(folders)
+    averaged = save_policy(selector, card, out / "averaged")
+    run(
+        *["compare", "--dataset", ",".join(BUNDLED), "--policy", str(averaged), "--seeds", str(seeds)],
+        *["--strategies", "random,badge", "--out", str(out / "comparison")],
+    )
+    summary = json.loads((out / "comparison" / "summary.json").read_text(encoding="utf-8"))
+    figures = {
+        name: {
+            "seeds": seeds,
+            "aulc": s["aulc"]["learned"]["mean"],
+            "minus_badge": s["paired"]["learned_vs_badge"]["mean"],
+            "minus_random": s["paired"]["learned_vs_random"]["mean"],
+        }
+        for name, s in summary["datasets"].items()
+    }
+    print(f"policy          {save_policy(selector, replace(card, figures=figures), policy)}")
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
+    parser.add_argument("--policy", type=Path, default=PRETRAINED, help="folder that receives the two files")
+    parser.add_argument("--training-seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of the comparison that gives the card's figures")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of train")
+    args = parser.parse_args()
+    settings = ["evolution.generations=60", "evolution.starts=1", *args.set]
+    make(args.out, args.policy, args.training_seeds, settings, args.seeds)
+
+
+if __name__ == "__main__":
+    main()
