@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -111,6 +112,9 @@ class Reinforce(Algorithm):
     they are one thing however many learners there are.
     """
 
+    needs_behaviour = False  # whether the loss compares with the policy that drew
+    loss_figures: tuple[str, ...] = ()  # what the loss logs about itself
+
     @override(Algorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         super().setup(config)
@@ -133,23 +137,37 @@ class Reinforce(Algorithm):
     @override(Algorithm)
     def training_step(self) -> None:
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, runner_results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
+            episodes, runner_results = self._sample()
         if not episodes:  # every runner has failed; RLlib is bringing them back
             return
         self.metrics.aggregate(runner_results, key=ENV_RUNNER_RESULTS)
         self._add_advantages(episodes)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-            results = self.learner_group.update(episodes=episodes, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps})
+            results = self.learner_group.update(
+                episodes=episodes, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}, **self._passes()
+            )
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        for name in self.loss_figures:
+            value = self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), default=None)
+            if value is not None:
+                self._figures[f"learner/{name}"] = float(value)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
         self._average_weights()
+
+    def _sample(self) -> tuple[list[SingleAgentEpisode], list[dict[str, Any]]]:
+        """Whole episodes for one iteration, and the environment runners' figures; none where none is alive."""
+        return synchronous_parallel_sample(
+            worker_set=self.env_runner_group,
+            max_env_steps=self.config.total_train_batch_size,
+            _uses_new_env_runners=True,
+            _return_metrics=True,
+        )
+
+    def _passes(self) -> dict[str, int]:
+        """How learners go over an iteration's rows: once, all of them at a time."""
+        return {}
 
     def _add_advantages(self, episodes: list[SingleAgentEpisode]) -> None:
         """Write advantages into the episodes; keep this iteration's figures."""
@@ -160,24 +178,24 @@ class Reinforce(Algorithm):
         group = np.unique(np.stack([source, start], 1), axis=0, return_inverse=True)[1].reshape(-1)
         advantages = self.advantages(rewards, group, source)
         for episode, row in zip(episodes, advantages.astype(np.float32), strict=True):
-            # The learner recomputes log-probabilities, so those of the draw need not travel.
-            episode.extra_model_outputs.pop(Columns.ACTION_LOGP, None)
+            if not self.needs_behaviour:  # the log-probabilities of the draw need not travel
+                episode.extra_model_outputs.pop(Columns.ACTION_LOGP, None)
             episode.extra_model_outputs[Columns.ADVANTAGES] = InfiniteLookbackBuffer(data=row)
-        self._figures = self._summarise(episodes, infos, rewards)
+        self._figures = self._summarise(infos, rewards)
 
     @staticmethod
-    def _summarise(
-        episodes: list[SingleAgentEpisode], infos: list[list[dict]], rewards: np.ndarray
-    ) -> dict[str, float]:
-        """Means over the rounds of all episodes, by the names of the environment's infos."""
+    def _summarise(infos: list[list[dict]], rewards: np.ndarray) -> dict[str, float]:
+        """Means over the rounds of all episodes, by the names of the environment's infos; accuracies by source too."""
         sums: dict[str, list[float]] = defaultdict(list)
         for rounds in infos:
             for info in rounds[1:]:
                 for name, value in info.items():
                     if name not in ("start", "source"):
                         sums[name].append(float(value))
+                    if name == "accuracy" or name.startswith("baseline/"):
+                        sums[f"source/{info['source']}/{name}"].append(float(value))
         figures = {name: float(np.mean(values)) for name, values in sums.items()}
-        return figures | {"return": float(rewards.sum(1).mean()), "episodes": float(len(episodes))}
+        return figures | {"return": float(rewards.sum(1).mean()), "episodes": float(len(infos))}
 
     def _weights(self) -> dict[str, np.ndarray]:
         state = self.learner_group.get_weights()

@@ -21,13 +21,13 @@ from learners.advantages import ADVANTAGES
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
-ALGORITHMS = ("reinforce", "evolution")
+ALGORITHMS = ("reinforce", "ppo", "appo", "evolution")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """How weights follow from episodes by REINFORCE."""
+    """How weights follow from episodes by policy gradients: REINFORCE, PPO and APPO."""
 
     advantage: str = "group"  # group: return-to-go minus the group's mean; ema: one-step minus a moving average
     iterations: int = 60  # at most; `minutes` may end training earlier
@@ -59,6 +59,22 @@ class LearnerConfig:
         for name in ("weight_average", "advantage_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class ProximalConfig:
+    """What PPO and APPO add to `LearnerConfig`."""
+
+    clip: float = 0.2  # how far the probability ratio per pick may move from 1
+    epochs: int = 4  # passes over an iteration's rows
+    minibatch_rows: int = 256  # rows (rounds of episodes) of a gradient step
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip < 1:
+            raise ConfigError(f"proximal.clip is {self.clip}; it must be between 0 and 1.")
+        for name in ("epochs", "minibatch_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"proximal.{name} is {getattr(self, name)}; it must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -114,14 +130,15 @@ class TrainConfig:
     seed: int = 0
     minutes: float = 10.0  # training ends after the iteration in which they run out
     preset: str = "default"
-    algorithm: str = "reinforce"  # or evolution
+    algorithm: str = "reinforce"  # or ppo, appo (asynchronous), evolution
     starts: int = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: TaskModelConfig = field(default_factory=TaskModelConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     policy: SelectorConfig = field(default_factory=SelectorConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)  # of reinforce
+    learner: LearnerConfig = field(default_factory=LearnerConfig)  # of all but evolution
+    proximal: ProximalConfig = field(default_factory=ProximalConfig)  # of ppo and appo
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
 
@@ -138,7 +155,7 @@ class TrainConfig:
         if self.algorithm == "evolution":
             self._check_evolution()
         else:
-            self._check_reinforce()
+            self._check_gradient()
 
     def _check_evolution(self) -> None:
         if not self.policy.linear or self.policy.mlp:
@@ -147,15 +164,20 @@ class TrainConfig:
                 "leave it empty, or train by --algorithm reinforce."
             )
 
-    def _check_reinforce(self) -> None:
+    def _check_gradient(self) -> None:
         for name in filter(is_family, self.datasets):
             raise ConfigError(
                 f"'{name}' stands for another pool in every generation, which takes --algorithm evolution; "
-                "for reinforce name single pools, as in synthetic:label_noise=0.3,seed=1."
+                f"for {self.algorithm} name single pools, as in synthetic:label_noise=0.3,seed=1."
             )
         if self.evolution.vary_protocol:
             raise ConfigError(
-                "evolution.vary_protocol takes --algorithm evolution; reinforce plays one protocol throughout."
+                f"evolution.vary_protocol takes --algorithm evolution; {self.algorithm} plays one protocol throughout."
+            )
+        if self.algorithm == "appo" and not self.resources.num_env_runners:
+            raise ConfigError(
+                "appo needs processes that play while another one learns, and resources.num_env_runners is 0; set "
+                "--num-env-runners to 1 or more, or use --algorithm ppo."
             )
         runners = max(self.resources.num_env_runners, 1)
         if self.learner.groups % runners:

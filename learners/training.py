@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +21,9 @@ from envs.multimodal_al import Source, VectorMultimodalALEnv
 from envs.roles import partition
 from envs.sources import absolute_name, is_family
 from learners.baseline_curves import baseline_curves
-from learners.evolution import EvolutionTrainer
+from learners.evolution import EvolutionTrainer, distinct_names
 from learners.population import open_source
+from learners.ppo import APPO, PPO, PPOConfig
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, held_back_errors, local_ray
@@ -127,9 +128,18 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
     register_env(ENV_NAME, lambda context: VectorMultimodalALEnv(env, context["num_envs"], curves))
     runners = max(config.resources.num_env_runners, 1)
     steps = config.learner.groups * config.learner.copies * config.protocol.rounds
+    proximal = {
+        "ratio_clip": config.proximal.clip,
+        "epochs": config.proximal.epochs,
+        "minibatch_rows": config.proximal.minibatch_rows,
+    }
+    kind, own = {
+        "reinforce": (ReinforceConfig(), {}),
+        "ppo": (PPOConfig(PPO), proximal),
+        "appo": (PPOConfig(APPO), proximal),
+    }[config.algorithm]
     algorithm = (
-        ReinforceConfig()
-        .environment(ENV_NAME)
+        kind.environment(ENV_NAME)
         .env_runners(
             num_env_runners=config.resources.num_env_runners,
             num_envs_per_env_runner=config.learner.groups // runners * config.learner.copies,
@@ -151,6 +161,7 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
             lr=config.learner.learning_rate,
             grad_clip=config.learner.gradient_clip,
             train_batch_size_per_learner=steps // max(config.resources.num_learners, 1),
+            **own,
         )
         .fault_tolerance(delay_between_env_runner_restarts_s=1, env_runner_health_probe_timeout_s=5)
         .debugging(seed=config.seed + 100_003 * offset, log_level="ERROR")
@@ -180,19 +191,21 @@ class Trainer(Protocol):
         """Free what is occupied."""
 
 
-class ReinforceTrainer:
-    """REINFORCE on RLlib.
+class GradientTrainer:
+    """Policy gradients on RLlib.
 
     Args:
         config: settings.
+        card: of the policy; names the sources.
         done: iterations already done.
         progress: shows a line while baselines are played.
     """
 
     played = "drawn (exploring) policy on reward rows"
 
-    def __init__(self, config: TrainConfig, done: int, progress: Progress):
+    def __init__(self, config: TrainConfig, card: PolicyCard, done: int, progress: Progress):
         self.config = config
+        self._sources = distinct_names([source["name"] for source in card.trained_on])
         self.algorithm = make_algorithm(config, _curves(config, progress), done)
 
     def step(self) -> tuple[dict[str, float], dict[str, float]] | None:
@@ -201,7 +214,7 @@ class ReinforceTrainer:
             return None  # no environment runner is alive at the moment
         timers = result["timers"]
         seconds = {"sample": timers["env_runner_sampling_timer"], "learn": timers["learner_update_timer"]}
-        return _figures(result), seconds
+        return _figures(result, self._sources), seconds
 
     def selector(self) -> Selector:
         selector = Selector(self.config.policy)
@@ -229,7 +242,7 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
     evolution = config.algorithm == "evolution"
-    trainer: Trainer = EvolutionTrainer(config, card) if evolution else ReinforceTrainer(config, done, progress)
+    trainer: Trainer = EvolutionTrainer(config, card) if evolution else GradientTrainer(config, card, done, progress)
     board = None
     try:
         if checkpoint is not None:
@@ -288,13 +301,23 @@ def _curves(config: TrainConfig, progress: Progress) -> dict[str, np.ndarray]:
     return baseline_curves(config.env(), config.reward.baselines, say)
 
 
-def _figures(result: dict[str, Any]) -> dict[str, float]:
-    """This iteration's figures, flat; AULC differences to the paired baselines among them."""
-    figures = {name: float(value) for name, value in result[RESULTS].items()}
-    figures["aulc"] = figures["accuracy"]  # a mean over the rounds after the first
-    for name in [n for n in figures if n.startswith("baseline/")]:
-        figures[f"aulc_minus/{name.removeprefix('baseline/')}"] = figures["aulc"] - figures[name]
+def _figures(result: dict[str, Any], sources: Sequence[str]) -> dict[str, float]:
+    """This iteration's figures, flat; AULC differences to the paired baselines among them, overall and by source."""
+    figures = {name: float(value) for name, value in result[RESULTS].items() if not name.startswith("source/")}
+    figures |= _areas(figures)
+    for number, source in enumerate(sources):
+        prefix = f"source/{number}/"
+        own = {name.removeprefix(prefix): v for name, v in result[RESULTS].items() if name.startswith(prefix)}
+        if own:  # an iteration need not play every source
+            figures |= {f"source_{name}/{source}": value for name, value in _areas(own).items()}
     return figures
+
+
+def _areas(figures: dict[str, float]) -> dict[str, float]:
+    """AULC, a mean over the rounds after the first, and its differences to the paired baselines."""
+    area = float(figures["accuracy"])
+    baselines = {k.removeprefix("baseline/"): v for k, v in figures.items() if k.startswith("baseline/")}
+    return {"aulc": area} | {f"aulc_minus/{name}": area - float(value) for name, value in baselines.items()}
 
 
 def _line(iteration: int, config: TrainConfig, card: PolicyCard, figures: dict[str, float], minutes: float) -> str:

@@ -1,0 +1,152 @@
+"""Proximal policy optimisation (Schulman et al. 2017) on the ordered draw, as RLlib algorithms (new API stack).
+
+Episodes, advantages and exported weights are those of `learners.reinforce`; there is no critic, because the mean of a
+group's copies is the baseline. The probability of a batch is a product over its b picks, and so would be the ratio of
+new to old: the larger b, the more of the batches one small step moves out of the clip range. It is therefore scaled per
+pick, ratio = exp((log pi - log pi_old) / b), the geometric mean over the picks (Zheng et al. 2025 do the same for
+sequences of tokens).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+from torch import Tensor
+
+from learners.reinforce import Reinforce, ReinforceConfig, ReinforceLearner
+
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 600.0  # without an answer from any environment runner
+
+
+def proximal_loss(
+    logp: Tensor, behaviour: Tensor, advantages: Tensor, picks: int, clip: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate of rows of `picks` picks each, and what became of the ratios.
+
+    Its gradient at ratio 1 is that of REINFORCE, -mean(A grad log pi), whatever the number of picks.
+
+    Args:
+        logp, behaviour: log-probability [n] of each batch now, and when it was drawn.
+        advantages: [n].
+        clip: how far a ratio may move from 1.
+    """
+    log_ratio = (logp - behaviour) / picks
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    figures = {
+        "clipped_share": ((ratio - 1).abs() > clip).float().mean(),
+        "divergence_per_pick": (ratio - 1 - log_ratio).mean(),  # an estimate of KL(behaviour || policy) / b
+    }
+    return -picks * surrogate.mean(), {k: v.detach() for k, v in figures.items()}
+
+
+class PPOConfig(ReinforceConfig):
+    """RLlib configuration of `PPO` and `APPO`."""
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or PPO)
+        self.ratio_clip = 0.2
+        self.epochs = 4
+        self.minibatch_rows = 256
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        ratio_clip: float = NotProvided,
+        epochs: int = NotProvided,
+        minibatch_rows: int = NotProvided,
+        **kwargs: Any,
+    ) -> PPOConfig:
+        """Set what belongs to this algorithm; the rest is that of `ReinforceConfig.training`.
+
+        Args:
+            ratio_clip: how far the ratio per pick may move from 1 and still be rewarded.
+            epochs: passes over an iteration's rows.
+            minibatch_rows: rows (rounds of episodes) of a gradient step.
+        """
+        super().training(**kwargs)
+        given = locals()
+        for name in ("ratio_clip", "epochs", "minibatch_rows"):
+            if given[name] is not NotProvided:
+                setattr(self, name, given[name])
+        return self
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type:
+        return PPOLearner
+
+
+class PPOLearner(ReinforceLearner):
+    """The clipped surrogate in place of REINFORCE's loss."""
+
+    @override(TorchLearner)
+    def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
+        loss, figures = proximal_loss(
+            fwd_out[Columns.ACTION_LOGP],
+            batch[Columns.ACTION_LOGP],
+            batch[Columns.ADVANTAGES],
+            config.batch_size,
+            config.ratio_clip,
+        )
+        for name, value in figures.items():
+            self.metrics.log_value((module_id, name), value.item(), reduce="mean")
+        return loss
+
+
+class PPO(Reinforce):
+    """Several passes over each iteration's episodes."""
+
+    needs_behaviour = True
+    loss_figures = ("clipped_share", "divergence_per_pick")
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> PPOConfig:
+        return PPOConfig(cls)
+
+    @override(Reinforce)
+    def _passes(self) -> dict[str, int]:
+        return {"num_epochs": self.config.epochs, "minibatch_size": self.config.minibatch_rows}
+
+
+class APPO(PPO):
+    """PPO whose environment runners never wait: they go on with the weights that they have while a learner learns.
+
+    RLlib's own APPO brings a critic, a target network and V-trace over one-step rewards, none of which this problem
+    has a use for; the asynchronous sampling underneath is RLlib's. What a runner returns was drawn by weights that are
+    an update or two old, and the clipped ratio accounts for that. Groups stay whole, because a runner plays whole
+    groups.
+    """
+
+    @override(Reinforce)
+    def _sample(self) -> tuple[list[SingleAgentEpisode], list[dict[str, Any]]]:
+        episodes: list[SingleAgentEpisode] = []
+        figures: list[dict[str, Any]] = []
+        heard = time.monotonic()
+        while sum(map(len, episodes)) < self.config.total_train_batch_size:
+            answers = self.env_runner_group.foreach_env_runner_async_fetch_ready(
+                func=_sample_once, tag="sample", timeout_seconds=POLL_SECONDS
+            )
+            for played, measured in answers:
+                episodes += played
+                figures.append(measured)
+            heard = time.monotonic() if answers else heard
+            alone = not self.env_runner_group.num_healthy_remote_workers()
+            if alone or time.monotonic() - heard > PATIENCE_SECONDS:
+                break
+        return episodes, figures
+
+
+def _sample_once(runner: Any) -> tuple[list[SingleAgentEpisode], dict[str, Any]]:
+    """One lockstep of whole episodes; runs on an environment runner."""
+    return runner.sample(), runner.get_metrics()
