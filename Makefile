@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow check results bench clean
+.PHONY: install demo test test-slow check results pretrained bench clean
 
 install: .venv/installed
 
@@ -33,6 +33,10 @@ check: install
 # The README's table and docs/comparison.html; about an hour.
 results: install
 	$(BIN)/python -m benchmarks.published
+
+# The policy in policies/pretrained, from scratch; about a quarter of an hour.
+pretrained: install
+	$(BIN)/python -m benchmarks.pretrained
 
 # Rounds per second; what choosing a batch costs (half an hour).
 bench: install

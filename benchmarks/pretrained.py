@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.commands import run
 from policies.averaging import average_policies
 from policies.selector import PRETRAINED, save_policy
 
@@ -27,12 +26,6 @@ FAMILIES = (
     "synthetic-family:modalities=3,missing=0.3,corruption=0.3",
 )
 SEEDS = 20  # of the comparison
-
-
-def run(*arguments: str) -> None:
-    """Run one command of run.py, shown as a user would type it."""
-    print("python run.py " + " ".join(arguments), file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "run.py", *arguments], check=True, stdout=sys.stderr)
 
 
 def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seeds: int = SEEDS) -> None:
@@ -70,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
     parser.add_argument("--policy", type=Path, default=PRETRAINED, help="folder that receives the two files")
-    parser.add_argument("--training-seeds", type=int, default=8)
+    parser.add_argument("--training-seeds", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of the comparison that gives the card's figures")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of train")
     args = parser.parse_args()

@@ -10,18 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import run
+
 PRESETS = {"learned": "default", "paper": "paper", "paper_amcb": "paper_amcb", "paper_efda": "paper_efda"}
-
-
-def run(*arguments: str) -> None:
-    """Run one command of run.py, shown as a user would type it."""
-    print("python run.py " + " ".join(arguments), file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "run.py", *arguments], check=True, stdout=sys.stderr)
 
 
 def results(datasets: list[str], out: Path, seeds: int) -> dict[str, dict[str, Any]]:
