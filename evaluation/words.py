@@ -147,7 +147,13 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
 def training_note(summary: Mapping[str, Any]) -> str:
     """How many labels the judged policy's training looked at; "" without a policy."""
     used = summary["labels_used_to_train_policy"]
-    return "" if used is None else f"Training '{next(iter(summary['policies']))}' looked at {used} labels."
+    if used is None:
+        return ""
+    name, facts = next(iter(summary["policies"].items()))
+    # Pools that are drawn from a family have no fingerprint, and their labels cost nothing.
+    generated = sum(source.get("labels", 0) for source in facts.get("trained_on", ()) if not source.get("fingerprint"))
+    beside = f", and at {generated:,} of generated pools" if generated else ""
+    return f"Training '{name}' looked at {used - generated:,} labels{beside}."
 
 
 def across_line(summaries: Sequence[Mapping[str, Any]]) -> str:

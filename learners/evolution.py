@@ -34,6 +34,7 @@ from learners.population import (
     start_seed,
 )
 from learners.settings import ResourceConfig, TrainConfig
+from learners.telemetry import distinct_names
 from policies.averaging import rescaled
 from policies.selector import PolicyCard, Selector
 
@@ -286,13 +287,3 @@ class EvolutionTrainer:
     def stop(self) -> None:
         """Let go of the sources."""
         self._kept.clear()
-
-
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names, numbered where they repeat."""
-    seen: dict[str, int] = {}
-    distinct = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return distinct

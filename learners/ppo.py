@@ -9,16 +9,21 @@ sequences of tokens).
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch import Tensor
 
 from learners.reinforce import Reinforce, ReinforceConfig, ReinforceLearner
@@ -44,7 +49,9 @@ def proximal_loss(
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     figures = {
         "clipped_share": ((ratio - 1).abs() > clip).float().mean(),
-        "divergence_per_pick": (ratio - 1 - log_ratio).mean(),  # an estimate of KL(behaviour || policy) / b
+        # Plain means: of a ratio per pick, (r - 1) - log r would estimate not KL / b but about KL / b^2.
+        "divergence_per_pick": -log_ratio.mean(),  # of KL(behaviour || policy) / b; noise may turn it below 0
+        "entropy_per_pick": -behaviour.mean() / picks,  # of the behaviour's entropy / b, in nats
     }
     return -picks * surrogate.mean(), {k: v.detach() for k, v in figures.items()}
 
@@ -72,7 +79,7 @@ class PPOConfig(ReinforceConfig):
         Args:
             ratio_clip: how far the ratio per pick may move from 1 and still be rewarded.
             epochs: passes over an iteration's rows.
-            minibatch_rows: rows (rounds of episodes) of a gradient step.
+            minibatch_rows: at most so many rows (rounds of episodes) in a gradient step.
         """
         super().training(**kwargs)
         given = locals()
@@ -90,6 +97,11 @@ class PPOLearner(ReinforceLearner):
     """The clipped surrogate in place of REINFORCE's loss."""
 
     @override(TorchLearner)
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._seen: dict[str, list[float]] = defaultdict(list)
+
+    @override(TorchLearner)
     def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
         loss, figures = proximal_loss(
             fwd_out[Columns.ACTION_LOGP],
@@ -99,15 +111,22 @@ class PPOLearner(ReinforceLearner):
             config.ratio_clip,
         )
         for name, value in figures.items():
-            self.metrics.log_value((module_id, name), value.item(), reduce="mean")
+            self._seen[name].append(value.item())
         return loss
+
+    @override(TorchLearner)
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        # Not step by step: RLlib's mean is a moving average that remembers earlier iterations.
+        for name, values in self._seen.items():
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), float(np.mean(values)), window=1)
 
 
 class PPO(Reinforce):
     """Several passes over each iteration's episodes."""
 
     needs_behaviour = True
-    loss_figures = ("clipped_share", "divergence_per_pick")
+    loss_figures = ("clipped_share", "divergence_per_pick", "entropy_per_pick")  # means over an iteration's steps
 
     @classmethod
     @override(Algorithm)
@@ -115,8 +134,14 @@ class PPO(Reinforce):
         return PPOConfig(cls)
 
     @override(Reinforce)
-    def _passes(self) -> dict[str, int]:
-        return {"num_epochs": self.config.epochs, "minibatch_size": self.config.minibatch_rows}
+    def _passes(self, rows: int) -> dict[str, Any]:
+        """Epochs of equal minibatches, shuffled after the first.
+
+        RLlib repeats rows to fill a minibatch: one larger than what a learner has would pass for several epochs.
+        """
+        rows = math.ceil(rows / max(self.config.num_learners, 1))
+        size = math.ceil(rows / math.ceil(rows / self.config.minibatch_rows))
+        return {"num_epochs": self.config.epochs, "minibatch_size": size, "shuffle_batch_per_epoch": True}
 
 
 class APPO(PPO):
@@ -124,9 +149,15 @@ class APPO(PPO):
 
     RLlib's own APPO brings a critic, a target network and V-trace over one-step rewards, none of which this problem
     has a use for; the asynchronous sampling underneath is RLlib's. What a runner returns was drawn by weights that are
-    an update or two old, and the clipped ratio accounts for that. Groups stay whole, because a runner plays whole
-    groups.
+    an update or two old (the figure `learner/updates_behind`), and the clipped ratio accounts for that, as long as
+    few further steps are taken on the same rows. Groups stay whole, because a runner plays whole groups.
     """
+
+    @override(Reinforce)
+    def _add_advantages(self, episodes: list[SingleAgentEpisode]) -> None:
+        super()._add_advantages(episodes)
+        drawn = [np.asarray(e.get_extra_model_outputs(WEIGHTS_SEQ_NO)) for e in episodes]
+        self._figures["learner/updates_behind"] = self._updates - float(np.mean(drawn))
 
     @override(Reinforce)
     def _sample(self) -> tuple[list[SingleAgentEpisode], list[dict[str, Any]]]:

@@ -145,7 +145,9 @@ class Reinforce(Algorithm):
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
             results = self.learner_group.update(
-                episodes=episodes, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}, **self._passes()
+                episodes=episodes,
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
+                **self._passes(sum(map(len, episodes))),
             )
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         for name in self.loss_figures:
@@ -165,7 +167,7 @@ class Reinforce(Algorithm):
             _return_metrics=True,
         )
 
-    def _passes(self) -> dict[str, int]:
+    def _passes(self, rows: int) -> dict[str, Any]:
         """How learners go over an iteration's rows: once, all of them at a time."""
         return {}
 

@@ -22,6 +22,7 @@ from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
 ALGORITHMS = ("reinforce", "ppo", "appo", "evolution")
+EPOCHS = {"ppo": 4, "appo": 1}  # rows of appo are an update old, and more passes carry the policy far away from them
 T = TypeVar("T")
 
 
@@ -66,15 +67,16 @@ class ProximalConfig:
     """What PPO and APPO add to `LearnerConfig`."""
 
     clip: float = 0.2  # how far the probability ratio per pick may move from 1
-    epochs: int = 4  # passes over an iteration's rows
-    minibatch_rows: int = 256  # rows (rounds of episodes) of a gradient step
+    epochs: int | None = None  # passes over an iteration's rows; none: as many as EPOCHS says
+    minibatch_rows: int = 256  # at most so many rows (rounds of episodes) in a gradient step
 
     def __post_init__(self) -> None:
         if not 0 < self.clip < 1:
             raise ConfigError(f"proximal.clip is {self.clip}; it must be between 0 and 1.")
         for name in ("epochs", "minibatch_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"proximal.{name} is {getattr(self, name)}; it must be at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"proximal.{name} is {value}; it must be at least 1.")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ def tag_of(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name if "/" in name else f"training/{name}"
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, numbered where they repeat."""
+    seen: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return distinct
 
 
 class Board:

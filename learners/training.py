@@ -21,14 +21,14 @@ from envs.multimodal_al import Source, VectorMultimodalALEnv
 from envs.roles import partition
 from envs.sources import absolute_name, is_family
 from learners.baseline_curves import baseline_curves
-from learners.evolution import EvolutionTrainer, distinct_names
+from learners.evolution import EvolutionTrainer
 from learners.population import open_source
 from learners.ppo import APPO, PPO, PPOConfig
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, held_back_errors, local_ray
-from learners.settings import TrainConfig, build, read_yaml, to_yaml
-from learners.telemetry import Board, Progress, draw_learning_curve
+from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
+from learners.telemetry import Board, Progress, distinct_names, draw_learning_curve
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
 
@@ -128,16 +128,14 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
     register_env(ENV_NAME, lambda context: VectorMultimodalALEnv(env, context["num_envs"], curves))
     runners = max(config.resources.num_env_runners, 1)
     steps = config.learner.groups * config.learner.copies * config.protocol.rounds
-    proximal = {
-        "ratio_clip": config.proximal.clip,
-        "epochs": config.proximal.epochs,
-        "minibatch_rows": config.proximal.minibatch_rows,
-    }
-    kind, own = {
-        "reinforce": (ReinforceConfig(), {}),
-        "ppo": (PPOConfig(PPO), proximal),
-        "appo": (PPOConfig(APPO), proximal),
-    }[config.algorithm]
+    kind, own = ReinforceConfig(), {}
+    if config.algorithm != "reinforce":
+        kind = PPOConfig({"ppo": PPO, "appo": APPO}[config.algorithm])
+        own = {
+            "ratio_clip": config.proximal.clip,
+            "epochs": config.proximal.epochs or EPOCHS[config.algorithm],
+            "minibatch_rows": config.proximal.minibatch_rows,
+        }
     algorithm = (
         kind.environment(ENV_NAME)
         .env_runners(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
 from test_training import DATASET, run, train_command
 
 from envs.errors import ConfigError
-from learners.ppo import proximal_loss
+from learners.ppo import PPO, PPOConfig, proximal_loss
 from learners.settings import TrainConfig, build
+from policies.ordered_draw import log_probability
 from policies.selector import Selector, load_policy
 
 OTHER = "synthetic:samples=300,classes=4,modalities=1,dim=5,seed=2"
@@ -27,8 +34,22 @@ def test_loss_by_hand() -> None:
     # A good batch earns no more than 1.2; a bad one that became likelier is punished in full.
     assert loss.item() == pytest.approx(-2 * (near + 1.2 - far) / 3, rel=1e-5)
     assert figures["clipped_share"].item() == pytest.approx(2 / 3)
-    expected = (near - 1.1 + 2 * (far - 1.5)) / 3
-    assert figures["divergence_per_pick"].item() == pytest.approx(expected, rel=1e-4)
+    assert figures["divergence_per_pick"].item() == pytest.approx(-(0.1 + 0.5 + 0.5) / 3, rel=1e-4)
+    assert figures["entropy_per_pick"].item() == pytest.approx((4 + 3 + 3) / 3 / 2, rel=1e-5)
+
+
+def test_divergence_and_entropy_are_those_of_the_draws() -> None:
+    valid = torch.ones(1, 5, dtype=torch.bool)
+    old, new = torch.randn(2, 1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    every = torch.tensor(list(itertools.permutations(range(5), 3)))  # all draws of 3 of 5
+    behaviour, logp = (log_probability(u.expand(60, 1, 5), every, valid.expand(60, 5)) for u in (old, new))
+    likely = behaviour.exp()
+    assert likely.sum().item() == pytest.approx(1)
+    divergence, entropy = (likely * (behaviour - logp)).sum() / 3, -(likely * behaviour).sum() / 3
+    drawn = torch.multinomial(likely, 50_000, replacement=True, generator=torch.Generator().manual_seed(1))
+    _, figures = proximal_loss(logp[drawn], behaviour[drawn], torch.ones(50_000), 3, 0.2)
+    assert figures["divergence_per_pick"].item() == pytest.approx(divergence.item(), rel=0.03)
+    assert figures["entropy_per_pick"].item() == pytest.approx(entropy.item(), rel=0.03)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 1000))
@@ -53,8 +74,22 @@ def test_what_is_clipped_depends_on_the_change_per_pick(picks: int) -> None:
     assert figures["clipped_share"].item() == 0.5
 
 
+@given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 300), st.integers(0, 3))
+@settings(deadline=None)
+def test_every_row_is_seen_in_every_epoch(rows: int, epochs: int, minibatch_rows: int, learners: int) -> None:
+    config = PPOConfig().training(epochs=epochs, minibatch_rows=minibatch_rows).learners(num_learners=learners)
+    passes = PPO._passes(SimpleNamespace(config=config), rows * max(learners, 1))
+    batch = MultiAgentBatch({"rows": SampleBatch({"row": np.arange(rows)})}, rows)  # what one learner has
+    steps = [minibatch["rows"]["row"] for minibatch in MiniBatchCyclicIterator(batch, **passes)]
+    assert len(steps) >= epochs  # small data are no reason for fewer steps
+    assert max(map(len, steps)) <= minibatch_rows
+    times = np.bincount(np.concatenate(steps), minlength=rows)
+    assert times.min() >= epochs and times.max() <= epochs + 1
+
+
 def test_settings_that_cannot_be() -> None:
-    assert build(TrainConfig, {"algorithm": "ppo", "resources": {"num_env_runners": 0}}).algorithm == "ppo"
+    given_ = {"algorithm": "ppo", "resources": {"num_env_runners": 0}, "proximal": {"epochs": 2}}
+    assert build(TrainConfig, given_).proximal.epochs == 2
     for given_, words in (
         ({"algorithm": "appo", "resources": {"num_env_runners": 0}}, "--num-env-runners to 1 or more"),
         ({"proximal": {"clip": 0}}, "proximal.clip is 0"),
@@ -72,17 +107,24 @@ def history(out: Path) -> list[dict]:
 
 def test_ppo_learns_from_two_sources_repeats_and_resumes(tmp_path: Path) -> None:
     ppo = ("--algorithm", "ppo", "--dataset", f"{DATASET},{OTHER}", "--set", "proximal.minibatch_rows=8")
-    weights = []
-    for name in ("first", "second"):
-        done = run(train_command(tmp_path / name, *ppo))
-        assert done.returncode == 0, done.stderr
-        selector, card = load_policy(tmp_path / name)
-        weights.append(selector.weights)
-    assert torch.equal(*weights)
-    assert (weights[0] - Selector(selector.config).weights).abs().max() > 0.01
+    names = ("first", "second")
+    processes = [
+        subprocess.Popen(
+            train_command(tmp_path / name, *ppo), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for name in names
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    (selector, card), (again, _) = (load_policy(tmp_path / name) for name in names)
+    assert torch.equal(selector.weights, again.weights)
+    assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01
     assert card.algorithm == "ppo" and card.episodes == 24 and card.training_seconds > 0
     rows = history(tmp_path / "first")
-    assert all(0 <= row["learner/clipped_share"] <= 1 and row["learner/divergence_per_pick"] >= 0 for row in rows)
+    for row in rows:
+        assert 0 <= row["learner/clipped_share"] <= 1 and row["learner/entropy_per_pick"] > 0
+        assert row["learner/divergence_per_pick"] != 0  # several steps on the same rows
     # Sources take turns; what is said of one is what was measured in its turn.
     played = [[name for name in ("synthetic", "synthetic-2") if f"source_aulc/{name}" in row] for row in rows]
     assert played in (
@@ -106,4 +148,13 @@ def test_appo_learns_from_runners_that_never_wait(tmp_path: Path) -> None:
     selector, card = load_policy(out)
     assert card.algorithm == "appo" and card.episodes == 24
     assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01
-    assert len(history(out)) == 3
+    behind = [row["learner/updates_behind"] for row in history(out)]
+    assert behind[0] == 0 and all(0 < updates <= 2 for updates in behind[1:])
+    # One step an iteration: what the learner replays first is what was drawn, and later rows come from older weights.
+    divergence = [row["learner/divergence_per_pick"] for row in history(out)]
+    assert divergence[0] == pytest.approx(0, abs=1e-5) and min(map(abs, divergence[1:])) > 1e-4
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("iterations: 3", "iterations: 4"))
+    done = run(train_command(out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert [row["iteration"] for row in history(out)] == [1, 2, 3, 4]

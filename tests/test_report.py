@@ -169,6 +169,15 @@ def test_terminal_table_is_narrow_and_warns(seeds: int) -> None:
     assert "looked at 123 labels" in text
 
 
+def test_labels_of_generated_pools_are_told_apart() -> None:
+    sources = [{"fingerprint": "ab", "labels": 600}, {"fingerprint": "", "labels": 2400}, {"fingerprint": "cd"}]
+    summary = {"labels_used_to_train_policy": 3000, "policies": {"mine": {"trained_on": sources}}}
+    assert words.training_note(summary) == "Training 'mine' looked at 600 labels, and at 2,400 of generated pools."
+    summary["policies"]["mine"]["trained_on"] = sources[:1]
+    assert words.training_note(summary | {"labels_used_to_train_policy": 600}).endswith("looked at 600 labels.")
+    assert words.training_note({"labels_used_to_train_policy": None, "policies": {}}) == ""
+
+
 def test_headline_says_what_the_test_says() -> None:
     summary = summarise(played())
     assert judged_pairs(summary).keys() == {"other", "random", "margin", "worse"}
