@@ -1,0 +1,112 @@
+"""What a policy should look at: variants trained alike, several training seeds, judged on data that none of them saw.
+
+    python -m benchmarks.variants --dataset a.npz,b.npz [--variants default,no-density,...] [--training-seeds 3]
+        [--generations 20] [--jobs 2] [--out runs/variants]
+
+Every variant trains by evolution on the sources of the policy that ships. All policies then play in one comparison on
+`--dataset`, and the table gives each variant's AULC minus that of `default` with the same training seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.commands import run
+from benchmarks.pretrained import BUNDLED, FAMILIES
+from envs.candidates import DEFAULT_FEATURES, STATE_NAMES
+from policies.batch_aware import DEFAULT_BATCH_FEATURES
+
+# Candidate features by what they tell; the variant "no-…" trains without one group.
+GROUPS = {
+    "uncertainty": (
+        *("margin", "entropy", "difficulty", "vacuity", "weighted_uncertainty"),
+        *("mean_uncertainty", "max_uncertainty", "min_uncertainty"),
+    ),
+    "density": ("density",),
+    "labelled_distance": ("labelled_distance",),
+    "modalities": ("disagreement", "mean_uncertainty", "max_uncertainty", "min_uncertainty", "weighted_uncertainty"),
+    "classes": ("rarity", "class_share"),
+    "batch": DEFAULT_BATCH_FEATURES,
+}
+VARIANTS = ("default", "no-state", "whole-state", "neighbours", *(f"no-{group}" for group in GROUPS))
+
+
+def settings(variant: str) -> list[str]:
+    """The settings of `run.py train` that make a variant."""
+    if variant == "default":
+        return []
+    if variant == "no-state":
+        return ["policy.state=[]"]
+    if variant == "whole-state":
+        return [f"policy.state=[{','.join(STATE_NAMES)}]"]
+    if variant == "neighbours":
+        return [f"policy.features=[{','.join((*DEFAULT_FEATURES, 'neighbour_agreement', 'neighbour_loss'))}]"]
+    group = GROUPS[variant.removeprefix("no-")]
+    return [
+        f"policy.features=[{','.join(f for f in DEFAULT_FEATURES if f not in group)}]",
+        f"policy.batch_features=[{','.join(f for f in DEFAULT_BATCH_FEATURES if f not in group)}]",
+    ]
+
+
+def train(variant: str, seed: int, generations: int, folder: Path) -> None:
+    """Train one variant, or go on where it was interrupted."""
+    if (folder / "learning_curve.png").is_file():
+        return
+    resume = ["--resume"] if (folder / "config.yaml").is_file() else []
+    chosen = [*settings(variant), f"evolution.generations={generations}", "evolution.starts=1"]
+    run(
+        *["train", "--algorithm", "evolution", "--dataset", ",".join(BUNDLED + FAMILIES), "--minutes", "600"],
+        *["--num-env-runners", "0", "--seed", str(seed), "--out", str(folder), *resume],
+        *(part for setting in chosen for part in ("--set", setting)),
+    )
+
+
+def table(summary: dict, variants: list[str], seeds: int) -> str:
+    """Per variant: difference to `default`, mean over targets; for each training seed, and over all; in points."""
+    areas = {name: s["aulc"] for name, s in summary["datasets"].items()}
+
+    def gain(variant: str, seed: int, reference: str) -> float:
+        return statistics.mean(100 * (a[f"{variant}-{seed}"]["mean"] - a[reference]["mean"]) for a in areas.values())
+
+    heads = " | ".join(f"seed {seed}" for seed in range(seeds))
+    lines = [f"| variant | minus badge | minus default | {heads} |", "|---|" + "---:|" * (2 + seeds)]
+    for variant in variants:
+        differences = [gain(variant, seed, f"default-{seed}") for seed in range(seeds)]
+        badge = statistics.mean(gain(variant, seed, "badge") for seed in range(seeds))
+        each = " | ".join(f"{d:+.2f}" for d in differences)
+        lines.append(f"| {variant} | {badge:+.2f} | {statistics.mean(differences):+.2f} | {each} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing, compare, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, metavar="PATH,...", help="sets that the sources do not hold")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--training-seeds", type=int, default=3)
+    parser.add_argument("--generations", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="of the comparison")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--out", type=Path, default=Path("runs/variants"))
+    args = parser.parse_args()
+    variants = ["default", *(name for name in args.variants.split(",") if name != "default")]
+    trainings = [(variant, seed) for seed in range(args.training_seeds) for variant in variants]
+    folders = {pair: args.out / f"{pair[0]}-{pair[1]}" for pair in trainings}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for done in [pool.submit(train, *pair, args.generations, folder) for pair, folder in folders.items()]:
+            done.result()
+    named = [part for folder in folders.values() for part in ("--policy", f"{folder.name}={folder}")]
+    run(
+        *["compare", "--dataset", args.dataset, *named, "--strategies", "badge", "--seeds", str(args.seeds)],
+        *["--out", str(args.out / "comparison")],
+    )
+    summary = json.loads((args.out / "comparison" / "summary.json").read_text(encoding="utf-8"))
+    print(table(summary, variants, args.training_seeds))
+
+
+if __name__ == "__main__":
+    main()
