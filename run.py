@@ -1,4 +1,4 @@
-"""The command line of RL-MBA: train a selection policy, average policies, compare strategies, leave one out."""
+"""The command line of RL-MBA: train selection policies, compare strategies, ask what to label next."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError, PolicyError, RLMBAError
+from labelling.commands import add_commands as add_labelling_commands
 
 TRAIN_NOTES = """\
 settings, lowest first: the dataclasses of learners/settings.py, --preset, --config, --set, the flags above.
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,average,compare,leave-one-out}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     raw = argparse.RawDescriptionHelpFormatter
 
     train = commands.add_parser(
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(compare, "YAML file with the sections protocol and model", "protocol.rounds=5")
     compare.set_defaults(run=_compare)
     _add_leave_one_out(commands)
+    add_labelling_commands(commands)
     return parser
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,20 @@ ANCHORS = 4096  # rows among which neighbours are looked for in a larger pool
 
 
 @dataclass(frozen=True)
+class Transform:
+    """Raw features [R, D] to [R, D']: standardised and clipped, then projected where D is large."""
+
+    mean: np.ndarray  # [D]
+    deviation: np.ndarray  # [D]; inf for a constant feature
+    basis: np.ndarray | None = None  # [D, D'] principal components
+    scale: float = 1.0  # of all components
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        standard = np.clip((block - self.mean) / self.deviation, -CLIP, CLIP)
+        return standard if self.basis is None else standard @ self.basis / self.scale
+
+
+@dataclass(frozen=True)
 class PreparedPool:
     """Some rows of a pool, ready for the task model; column i is row `rows[i]` of the pool."""
 
@@ -28,6 +41,7 @@ class PreparedPool:
     density: Tensor  # float32 [N] mean cosine similarity to the nearest neighbours; 0 for unfitted rows
     modalities: tuple[str, ...]
     num_classes: int
+    transforms: tuple[Transform, ...] = ()  # what made x of the raw features, by modality
 
     def columns(self, rows: np.ndarray) -> np.ndarray:
         """Columns of these pool rows."""
@@ -57,8 +71,10 @@ def prepare(
     widths = [min(dim, f.shape[1]) for f in pool.features.values()]
     x = np.zeros((len(widths), max(widths) + 1, len(rows)), np.float32)
     x[:, -1] = 1.0
+    transforms = []
     for m, modality in enumerate(pool.modalities):
         transform = _fit_transform(pool, modality, fit_rows[pool.present[fit_rows, m]], widths[m])
+        transforms.append(transform)
         for low in range(0, len(rows), BLOCK):
             block = rows[low : low + BLOCK]
             mapped = transform(pool.take(modality, block))
@@ -76,11 +92,12 @@ def prepare(
         density=torch.from_numpy(density).to(device),
         modalities=tuple(pool.features),
         num_classes=pool.num_classes,
+        transforms=tuple(transforms),
     )
 
 
-def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Standardisation, principal components and one common scale, fitted on `rows`."""
+def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Transform:
+    """Fitted on `rows`."""
     blocks = [rows[low : low + BLOCK] for low in range(0, len(rows), BLOCK)]
     total = sum(pool.take(modality, b).sum(0) for b in blocks)
     mean = total / max(len(rows), 1)
@@ -88,19 +105,17 @@ def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> C
     deviation = np.sqrt(squares / max(len(rows), 1))
     deviation[deviation < 1e-8] = np.inf  # a constant feature says nothing
 
-    def standardise(block: np.ndarray) -> np.ndarray:
-        return np.clip((block - mean) / deviation, -CLIP, CLIP)
-
+    plain = Transform(mean, deviation)
     if width == pool.features[modality].shape[1]:
-        return standardise
-    covariance = sum(s.T @ s for s in (standardise(pool.take(modality, b)) for b in blocks))
+        return plain
+    covariance = sum(s.T @ s for s in (plain(pool.take(modality, b)) for b in blocks))
     values, vectors = np.linalg.eigh(covariance / max(len(rows), 1))
     basis = vectors[:, ::-1][:, :width]
     # Eigenvectors have no sign of their own.
     basis = basis * np.where(basis[np.abs(basis).argmax(0), np.arange(width)] < 0, -1.0, 1.0)
     # One scale for all components keeps their proportions; the mean variance becomes 1, as without projection.
     scale = np.sqrt(max(values[::-1][:width].mean(), 1e-12))
-    return lambda block: standardise(block) @ basis / scale
+    return Transform(mean, deviation, basis, float(scale))
 
 
 def _density(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""The Python interface: `ask` and `tell` from a script or a notebook, with any classifier.
+
+from labelling.api import LabellingProject
+
+project = LabellingProject("my_project", classifier=LogisticRegression())
+while True:
+    batch = project.ask(20)
+    told = project.tell({row["id"]: look_at(row) for row in batch})
+    print(told.progress.accuracy)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from envs.errors import ConfigError
+from labelling.asking import ask, shown_rows
+from labelling.exporting import export
+from labelling.journal import Event
+from labelling.learning import Classifier
+from labelling.progress import Progress, measure
+from labelling.project import Project
+from labelling.state import ANNOTATOR, summary_of
+from labelling.telling import Answer, Told, tell_answers
+
+
+class LabellingProject:
+    """A project folder that `run.py init` or `labelling.creating.create_project` made.
+
+    Args:
+        path: of the folder.
+        classifier: anything with `fit` and `predict_proba`; copied and trained anew for every command, on the features
+            of all modalities side by side. None: the multimodal model of this package.
+
+    Raises:
+        DataError: where the folder is no project.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], classifier: Classifier | None = None):
+        for method in ("fit", "predict_proba"):
+            if classifier is not None and not callable(getattr(classifier, method, None)):
+                raise ConfigError(
+                    f"The classifier {classifier!r} has no method {method}; it needs fit and predict_proba."
+                )
+        self.project = Project(path)
+        self.classifier = classifier
+
+    def ask(self, batch_size: int = 50) -> list[dict[str, Any]]:
+        """What to label next: id, text, picture and audio where there are any, predicted, confidence, why.
+
+        The same batch comes again until one of its samples is answered.
+        """
+        return shown_rows(self.project, ask(self.project, batch_size, self.classifier))
+
+    def tell(
+        self,
+        answers: Mapping[str, str | None] | Iterable[Answer],
+        annotator: str = ANNOTATOR,
+        new_classes: Iterable[str] = (),
+    ) -> Told:
+        """Record labels by id (None: cannot tell), retrain, measure.
+
+        Raises:
+            DataError: on an unknown id or class; nothing is recorded then.
+        """
+        if isinstance(answers, Mapping):
+            answers = [Answer(str(sample), label, annotator) for sample, label in answers.items()]
+        return tell_answers(self.project, answers, list(new_classes), self.classifier)
+
+    def status(self) -> Progress:
+        """Figures of the model on the labels as they stand."""
+        return measure(self.project, self.project.state(), None, self.classifier)
+
+    def export(self, out: str | os.PathLike[str]) -> list[str]:
+        """Write labels, predictions and the model into a folder; see `labelling.exporting`."""
+        return export(self.project, Path(out), self.classifier)
+
+    def undo(self) -> str:
+        """Take the last `ask` or `tell` back; returns it in words."""
+        return undo(self.project)
+
+
+def undo(project: Project) -> str:
+    """Take the last `ask` or `tell` that stands back; returns it in words.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    with project.lock():
+        event: Event | None = project.state().undoable
+        if event is None:
+            raise ConfigError(f"{project.path}: there is nothing to undo.")
+        project.journal.append("undo", undoes=event["n"])
+    return summary_of(event)

@@ -1,0 +1,145 @@
+"""`ask`: which samples to label next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.candidates import offer
+from envs.errors import ConfigError
+from envs.round import Round, Validation
+from envs.task_model import TaskModel, initial_parameters
+from labelling.files import table_text, write_text
+from labelling.journal import Event
+from labelling.learning import Classifier, Data, Labels, Model, labels_of, prepare_rows
+from labelling.project import Project
+from labelling.reasons import COVERS, MEASURES, in_words
+from labelling.state import State
+from policies.selector import load_policy, pretrained_policy
+from policies.strategies.clustering import typiclust
+
+ANSWERS = ("predicted", "confidence", "why", "label")  # columns of a batch beside what it shows
+
+
+def ask(project: Project, batch_size: int, classifier: Classifier | None = None) -> Event:
+    """The next batch as the event that records it; written for people to fill in as `Project.batch_file` names it.
+
+    While no sample of the last batch has an answer, that batch is the next one, whatever its size. A file that is
+    there already is left alone: somebody may be filling it in.
+
+    Raises:
+        ConfigError: on a batch size below 1, or where nothing is left.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"The batch is {batch_size} samples; it must be at least 1.")
+    with project.lock():
+        state = project.state()
+        event = state.waiting()
+        if event is None:
+            rows = choose(project, state, batch_size, classifier)
+            event = project.journal.append("asked", batch=state.batches_ever + 1, rows=rows)
+        file = project.batch_file(event["batch"])
+        if not file.exists():
+            write_text(file, table_text(("id", *project.shown_columns, *ANSWERS), shown_rows(project, event)))
+    return event
+
+
+def shown_rows(project: Project, event: Event) -> list[dict[str, Any]]:
+    """Rows of a batch with what a person may look at."""
+    return [project.show(project.rows[row["id"]]) | row for row in event["rows"]]
+
+
+def choose(
+    project: Project, state: State, batch_size: int, classifier: Classifier | None = None
+) -> list[dict[str, Any]]:
+    """The next batch, one entry per sample: id, predicted, confidence, why. Shorter where the samples run out.
+
+    A share of the samples is drawn at random among the rows that only measure; the policy picks the others. Until two
+    classes have labels there is nothing that a policy could go by: the picks then cover the pool.
+
+    Raises:
+        ConfigError: where nothing is left.
+    """
+    labels = labels_of(project, state)
+    closed = np.concatenate([labels.rows, labels.held_rows, labels.closed])
+    free = np.setdiff1d(np.arange(project.pool.num_samples), closed)
+    if not len(free):
+        raise ConfigError("Nothing is left to ask: every sample has an answer.")
+    measuring = _measuring(project, labels, free[project.held_out[free]], batch_size)
+    count = min(batch_size - len(measuring), int((~project.held_out[free]).sum()))
+    data = prepare_rows(project, labels, state.batches_ever, batch_size, measuring)
+    available = np.intersect1d(free, data.working)
+    count = min(count, len(available))
+    if not labels.enough:
+        picked = _cover(data, labels, available, count)
+        rows = np.concatenate([picked, measuring]).astype(np.int64)
+        predicted = [""] * len(rows)
+        confidence: list[Any] = [""] * len(rows)
+        why = [COVERS] * len(picked)
+    else:
+        model = Model(data, labels, classifier)
+        picked, why = _pick(project, model, available, count, batch_size)
+        rows = np.concatenate([picked, measuring]).astype(np.int64)
+        p = model.probabilities(rows)
+        predicted = [labels.names[c] for c in p.argmax(1)]
+        confidence = [round(float(value), 3) for value in p.max(1)]
+    why = [*why, *[MEASURES] * len(measuring)]
+    ids = project.pool.ids[rows].tolist()
+    return [
+        {"id": i, "predicted": c, "confidence": s, "why": w}
+        for i, c, s, w in zip(ids, predicted, confidence, why, strict=True)
+    ]
+
+
+def _measuring(project: Project, labels: Labels, free: np.ndarray, batch_size: int) -> np.ndarray:
+    """Rows that only measure for this batch: together with the earlier ones, their share of all the labels."""
+    total = len(labels.rows) + len(labels.held_rows) + batch_size
+    wanted = int(project.settings.validation * total + 1e-9) - len(labels.held_rows)
+    order = np.random.default_rng([project.settings.seed, 0xEA5]).permutation(project.pool.num_samples)
+    return free[np.argsort(order[free])][: min(max(wanted, 0), batch_size)]
+
+
+def _pick(
+    project: Project, model: Model, available: np.ndarray, count: int, batch_size: int
+) -> tuple[np.ndarray, list[str]]:
+    """The policy's picks and why."""
+    if not count:
+        return np.empty(0, np.int64), []
+    selector, card = load_policy(project.settings.policy or pretrained_policy())
+    used = len(model.labels.rows) + len(model.labels.held_rows)
+    round_, rows = model.round_for(available, used, project.settings.budget, batch_size)
+    offered = offer(round_, count, card.candidates, selector.config.features)
+    observation = offered.observation()
+    slots, _ = selector.select(observation, count, greedy=True)
+    positions = torch.take_along_dim(offered.positions, slots, 1)[0].numpy()
+    return rows[positions], in_words(selector, observation, slots)
+
+
+def _cover(data: Data, labels: Labels, available: np.ndarray, count: int) -> np.ndarray:
+    """The most typical samples of the largest parts of the pool without a label (TypiClust, on the input features)."""
+    if not count:
+        return np.empty(0, np.int64)
+    rows = np.union1d(available, labels.rows)
+    x, present = data.inputs(rows)
+    zero = torch.zeros(1)
+    _, modalities, width, _ = x.shape
+    initial = initial_parameters([data.seed], modalities, width - 1, data.prepared.num_classes, data.config.hidden)
+    round_ = Round(
+        index=0,
+        rounds=1,
+        seeds=(data.seed,),
+        model=TaskModel(initial, zero, zero),
+        x=x,
+        present=present,
+        density=torch.zeros(1, len(rows)),
+        available=torch.from_numpy(np.isin(rows, available))[None],
+        labelled=torch.from_numpy(np.searchsorted(rows, np.sort(labels.rows)))[None],
+        labels=torch.from_numpy(labels.classes[np.argsort(labels.rows)])[None],
+        weights=torch.full((1, modalities), 1.0 / modalities),
+        validation=Validation(zero, zero, zero, torch.zeros(1, modalities)),
+        initial=initial,
+        config=data.config,
+    )
+    return rows[typiclust(round_, count)[0].numpy()]

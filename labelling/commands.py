@@ -1,0 +1,168 @@
+"""The commands of a labelling project: init, ask, tell, status, export, undo."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+INIT_NOTES = """\
+The table has a column id, and maybe label, text, picture, audio, group, split and present_<modality>.
+examples:
+  python run.py init shop --samples items.csv --features image=image.npy --features text=text.npy
+  python run.py init shop --samples items.parquet --features sensors=columns:s_* --classes ok,broken --budget 300
+  python run.py init try --samples emoji"""
+TELL_NOTES = """\
+Files are CSV or Parquet with the columns id and label, and maybe annotator; the batch's own file, filled in, is one.
+Rows without a label wait; 'skip' means cannot tell. A later answer of the same annotator replaces the earlier one, and
+among several annotators the majority counts.
+examples:
+  python run.py tell shop shop/batches/batch-0001.csv
+  python run.py tell shop anna.csv ben.csv --annotator file"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the subcommands to the parser's."""
+    raw = argparse.RawDescriptionHelpFormatter
+    init = _add(commands, "init", _init, "make a labelling project of samples without labels", INIT_NOTES, raw)
+    init.add_argument(
+        "--samples", required=True, metavar="TABLE|POOL", help="CSV or Parquet with a row for each sample, or a pool"
+    )
+    init.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="MODALITY=FILE",
+        help="MODALITY=FILE.npy, MODALITY=columns:PATTERN of the table, or FILE.npz; repeatable",
+    )
+    init.add_argument("--classes", metavar="A,B,...", help="the classes; without it every label told makes one")
+    init.add_argument("--budget", type=int, metavar="N", help="labels that the policy plans for (500)")
+    init.add_argument("--validation", type=float, metavar="SHARE", help="of every batch, only to measure by (0.2)")
+    init.add_argument("--with-labels", action="store_true", help="of a pool: take its labels along")
+    init.add_argument("--policy", metavar="DIR", help="policy folder (the one that comes with this package)")
+    init.add_argument("--seed", type=int, metavar="S", help="decides what measures (0)")
+    init.add_argument("--encoding", metavar="NAME", help="of a CSV file (UTF-8)")
+
+    ask = _add(commands, "ask", _ask, "choose the samples to label next")
+    ask.add_argument("--batch", type=int, default=50, metavar="N", help="how many (50)")
+
+    tell = _add(commands, "tell", _tell, "take labels, retrain, say what changed", TELL_NOTES, raw)
+    tell.add_argument("files", nargs="+", metavar="FILE", help="labels")
+    tell.add_argument("--annotator", metavar="NAME", help="who labelled; 'file': the files' names")
+    tell.add_argument("--new-classes", metavar="A,B,...", help="classes to add to fixed ones")
+    tell.add_argument("--encoding", metavar="NAME", help="of the CSV files (UTF-8)")
+
+    _add(commands, "status", _status, "say where a project stands")
+    export = _add(commands, "export", _export, "write labels, predictions and the model as files")
+    export.add_argument("--out", metavar="DIR", help="folder (PROJECT/export); an earlier export is replaced")
+    _add(commands, "undo", _undo, "take the last ask or tell back")
+
+
+def _add(commands: Any, name: str, run: Any, words: str, notes: str | None = None, formatter: Any = None) -> Any:
+    command = commands.add_parser(
+        name, help=words, description=words[0].upper() + words[1:] + ".", epilog=notes, allow_abbrev=False,
+        formatter_class=formatter or argparse.HelpFormatter,
+    )  # fmt: skip
+    command.add_argument("project", metavar="PROJECT", help="folder of the project")
+    command.set_defaults(run=run)
+    return command
+
+
+def _split(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+def _init(args: argparse.Namespace) -> int:
+    from envs.errors import ConfigError
+    from labelling.creating import create_project, samples_from_pool, samples_from_table
+    from labelling.project import Settings
+
+    given = {"budget": args.budget, "validation": args.validation, "policy": args.policy, "seed": args.seed}
+    settings = Settings(
+        name=Path(args.project).absolute().name,
+        classes=_split(args.classes),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    if args.features:
+        if args.with_labels:
+            raise ConfigError("--with-labels is for pools; a table's column label is taken along by itself.")
+        samples = samples_from_table(args.samples, args.features, args.encoding)
+    else:
+        samples = samples_from_pool(args.samples, args.with_labels)
+    project = create_project(args.project, samples, settings)
+    told = len(project.state().votes)
+    print(f"project         {project.path}")
+    print(f"samples         {project.pool.num_samples:,}, modalities {', '.join(project.pool.modalities)}")
+    print(f"labels          {told} so far; the policy plans for {settings.budget}")
+    print(f"next            python run.py ask {args.project}")
+    return 0
+
+
+def _ask(args: argparse.Namespace) -> int:
+    from labelling.asking import ask
+    from labelling.project import Project
+
+    project = Project(args.project)
+    waiting = project.state().waiting()
+    event = ask(project, args.batch)
+    if waiting is not None:
+        print(f"Batch {event['batch']} has no answer yet, so it is still the next one; undo takes it back.")
+    print(f"batch           {project.batch_file(event['batch'])}  ({len(event['rows'])} samples)")
+    print(f"next            fill in the column label, then: python run.py tell {args.project} FILE")
+    return 0
+
+
+def _tell(args: argparse.Namespace) -> int:
+    from labelling.progress import history, in_lines
+    from labelling.project import Project
+    from labelling.state import ANNOTATOR
+    from labelling.telling import read_answers, tell_answers
+
+    project = Project(args.project)
+    answers = []
+    for file in args.files:
+        who = Path(file).stem if args.annotator == "file" else args.annotator or ANNOTATOR
+        answers += read_answers([file], who, args.encoding)
+    told = tell_answers(project, answers, _split(args.new_classes))
+    print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
+    if told.new_classes:
+        print(f"new classes     {', '.join(told.new_classes)}")
+    for conflict in told.conflicts:
+        votes = ", ".join(f"{who}: {vote}" for who, vote in conflict["votes"].items())
+        print(f"conflict        {conflict['id']}: {votes} -> {conflict['label'] or 'tied, without a label'}")
+    print("\n".join(in_lines(told.progress, history(project.state()))))
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from labelling.progress import history, in_lines, measure
+    from labelling.project import Project
+    from labelling.state import conflicts
+
+    project = Project(args.project)
+    state = project.state()
+    print(f"project         {project.path}")
+    waiting = state.waiting()
+    if waiting is not None:
+        print(f"waiting         {project.batch_file(waiting['batch'])}")
+    print(f"batches         {len(state.batches)}, conflicts {len(conflicts(state))}")
+    print("\n".join(in_lines(measure(project, state), history(state))))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from labelling.exporting import export
+    from labelling.project import Project
+
+    out = Path(args.out or Path(args.project) / "export")
+    for name in export(Project(args.project), out):
+        print(f"{Path(name).stem:15s} {out / name}")
+    return 0
+
+
+def _undo(args: argparse.Namespace) -> int:
+    from labelling.api import undo
+    from labelling.project import Project
+
+    print(f"taken back      {undo(Project(args.project))}")
+    return 0

@@ -1,0 +1,278 @@
+"""`init`: a samples table and features, or a pool, become a project."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from envs import pool_checks as checks
+from envs.errors import ConfigError, DataError, nearest
+from envs.pool import Pool, save_pool
+from envs.pool_files import BROKEN_FILE
+from envs.sources import open_dataset
+from labelling.files import new_folder
+from labelling.journal import Journal
+from labelling.project import MEDIA, Project, Settings, checksum_of, write_info
+from labelling.state import ANNOTATOR, SKIP
+from labelling.tables import PARQUET, columns_of, read_rows, shown
+
+COLUMNS = "columns:"  # features from the samples table itself
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "")
+_LABELS_PER_EVENT = 100_000
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What there is to label."""
+
+    pool: Pool  # its labels are not looked at
+    media: dict[str, np.ndarray]  # kind -> absolute paths, str [N]
+    labels: list[str]  # [N] existing ones, "" for none
+    source: str  # where they come from
+
+
+def create_project(path: str | os.PathLike[str], samples: Samples, settings: Settings) -> Project:
+    """Write a new project; it appears whole or not at all.
+
+    Raises:
+        DataError: where the folder exists, or a label is outside the classes.
+    """
+    path = Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path} exists; choose another folder.")
+    told = _existing_labels(samples, settings)
+    split = _split(samples.pool, settings)
+    pool = replace(
+        samples.pool,
+        labels=np.full(samples.pool.num_samples, checks.UNKNOWN),
+        split=split,
+        picture=None,
+        class_names=(),
+    )
+    with new_folder(path) as folder:
+        save_pool(pool, folder / "pool")
+        features = {m: checksum_of(folder / "pool" / "features" / f"{m}.npy") for m in pool.modalities}
+        media = {kind: samples.media[kind] for kind in MEDIA if kind in samples.media}
+        pq.write_table(pa.table({"id": pool.ids} | media), folder / "media.parquet")
+        write_info(folder, settings, features)
+        journal = Journal(folder / "journal.jsonl")
+        new = [] if settings.classes else list(dict.fromkeys(label for _, label, *_ in told if label))
+        for low in range(0, len(told), _LABELS_PER_EVENT):
+            part = told[low : low + _LABELS_PER_EVENT]
+            journal.append("told", files=[samples.source], new_classes=new, labels=part)
+            new = []
+    return Project(path)
+
+
+def samples_from_pool(name_or_path: str, with_labels: bool) -> Samples:
+    """The samples of a data set by name, of a pool folder or of a pool's .npz."""
+    pool = open_dataset(name_or_path)
+    labels = [pool.class_names[label] if with_labels and label >= 0 else "" for label in pool.labels]
+    return Samples(pool, {} if pool.picture is None else {"picture": pool.picture}, labels, name_or_path)
+
+
+def samples_from_table(table: str, features: Sequence[str], encoding: str | None = None) -> Samples:
+    """Samples from a table with a row for each, and features in files or columns.
+
+    Args:
+        table: CSV or Parquet with the column id, and maybe label, text, picture, audio, group, split and
+            present_<modality>.
+        features: MODALITY=FILE.npy (rows as in the table), MODALITY=columns:PATTERN of the table, or FILE.npz with an
+            array for each modality.
+
+    Raises:
+        DataError, ConfigError: naming file, row and value.
+    """
+    file = Path(table)
+    names = columns_of(file, encoding)
+    known = [*MEDIA, "label", "text", "group", "split"]
+    presence = [name for name in names if name.startswith("present_")]
+    column: dict[str, list[str]] = {name: [] for name in ["id", *known, *presence] if name in names}
+    numbers = []
+    for number, values in read_rows(file, ["id"], [name for name in column if name != "id"], encoding):
+        numbers.append(number)
+        for name, into in column.items():
+            into.append(values[name])
+    if not numbers:
+        raise DataError(f"{file} holds no sample: it has a header, but no row.")
+    _check_ids(file, column["id"], numbers)
+    arrays = _features(file, features, encoding, len(numbers))
+    lower = {f"present_{modality}".lower(): modality for modality in arrays}
+    for name in presence:
+        if name not in lower:
+            raise DataError(
+                f"{file}, row 1: column '{name}' belongs to no modality.{nearest(name, lower)} "
+                f"Modalities: {', '.join(arrays)}."
+            )
+    present = np.ones((len(numbers), len(arrays)), bool)
+    for m, name in enumerate(lower):
+        if name in column:
+            present[:, m] = [_flag(file, name, *pair) for pair in zip(column[name], numbers, strict=True)]
+    try:
+        pool = Pool(
+            name=file.stem,
+            features=arrays,
+            present=present,
+            labels=np.full(len(numbers), checks.UNKNOWN),
+            class_names=(),
+            ids=np.array(column["id"]),
+            group=np.array(column["group"]) if "group" in column else None,
+            text=np.array(column["text"]) if "text" in column else None,
+            split=_split_column(file, column["split"], numbers) if "split" in column else None,
+            source=file.name,
+        )
+        media = {kind: checks.absolute_pictures(column[kind], file.parent) for kind in MEDIA if kind in column}
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    return Samples(pool, media, column.get("label", [""] * len(numbers)), file.name)
+
+
+def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
+    first: dict[str, int] = {}
+    for sample, number in zip(ids, numbers, strict=True):
+        if not sample:
+            raise DataError(f"{file}, row {number}: no id; give every sample one.")
+        if sample in first:
+            raise DataError(f"{file}: id {shown(sample)} occurs in rows {first[sample]} and {number}; make ids unique.")
+        first[sample] = number
+
+
+def _flag(file: Path, name: str, value: str, number: int) -> bool:
+    if value.lower() in _YES:
+        return True
+    if value.lower() in _NO:
+        return False
+    raise DataError(f"{file}, row {number}: {name} is {shown(value)}; write 1 or 0.")
+
+
+def _split_column(file: Path, values: list[str], numbers: list[int]) -> np.ndarray:
+    named = {"0": 0, "train": 0, "1": 1, "validation": 1, "2": 2, "test": 2}
+    for value, number in zip(values, numbers, strict=True):
+        if value.lower() not in named:
+            raise DataError(f"{file}, row {number}: split is {shown(value)}; write train, validation or test.")
+    return np.array([named[value.lower()] for value in values], np.int8)
+
+
+def _features(file: Path, given: Sequence[str], encoding: str | None, count: int) -> dict[str, np.ndarray]:
+    """Modality -> [N, D]."""
+    arrays: dict[str, np.ndarray] = {}
+    for text in given:
+        modality, equals, source = text.partition("=")
+        if not equals and Path(text).suffix == ".npz":
+            new = {name.removeprefix("x_"): x for name, x in _npz(Path(text)).items()}
+        elif not equals or not modality or not source:
+            raise ConfigError(f"--features {text!r}: write MODALITY=FILE.npy, MODALITY={COLUMNS}PATTERN, or FILE.npz.")
+        elif source.startswith(COLUMNS):
+            new = {modality: _from_columns(file, source.removeprefix(COLUMNS), encoding)}
+        elif Path(source).suffix == ".npy":
+            new = {modality: _npy(Path(source))}
+        else:
+            raise ConfigError(f"--features {text!r}: {source} is no .npy file; use .npy, .npz or {COLUMNS}PATTERN.")
+        for name, x in new.items():
+            if name in arrays:
+                raise ConfigError(f"--features names modality '{name}' twice.")
+            if x.ndim != 2 or len(x) != count:
+                raise DataError(
+                    f"--features {text}: modality '{name}' has shape {list(x.shape)}, but {file} has {count} samples; "
+                    "it needs one row for each, in the order of the table."
+                )
+            arrays[name] = x
+    if not arrays:
+        raise ConfigError("No features; give --features MODALITY=FILE.npy for each modality.")
+    return arrays
+
+
+def _npy(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file.") from None
+    except BROKEN_FILE as error:
+        raise DataError(f"{file} is no readable array of numbers: {' '.join(str(error).split())}") from None
+
+
+def _npz(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file.") from None
+    except BROKEN_FILE as error:
+        raise DataError(f"{file} is no readable .npz of numbers: {' '.join(str(error).split())}") from None
+
+
+def _from_columns(file: Path, pattern: str, encoding: str | None) -> np.ndarray:
+    """Columns of the table whose names match `pattern`, float32 [N, D]; one column of Parquet may hold lists."""
+    names = columns_of(file, encoding)
+    chosen = [name for name in names if fnmatch.fnmatchcase(name, pattern.strip().lower())]
+    if not chosen:
+        raise DataError(f"{file}, row 1: no column matches '{pattern}'.{nearest(pattern, names)}")
+    if file.suffix.lower() in PARQUET:
+        table = pq.read_table(file)
+        table = table.rename_columns(names).select(chosen)
+        if len(chosen) == 1 and not pa.types.is_primitive(table.schema.types[0]):
+            return _from_lists(file, chosen[0], table.column(0))
+    rows = []
+    for number, values in read_rows(file, ["id", *chosen], (), encoding):
+        try:
+            rows.append(np.array([float(values[name]) for name in chosen], np.float32))
+        except ValueError:
+            wrong = next(name for name in chosen if not _is_number(values[name]))
+            raise DataError(f"{file}, row {number}: {wrong} is {shown(values[wrong])}, no number.") from None
+    return np.stack(rows)
+
+
+def _from_lists(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    widths = pa.compute.list_value_length(column).to_numpy() if pa.types.is_list(column.type) else None
+    if widths is not None and len(set(widths.tolist())) != 1:
+        row = int(np.argmax(widths != widths[0]))
+        raise DataError(f"{file}, row {row + 2}: {name} holds {widths[row]} numbers, row 2 holds {widths[0]}.")
+    try:
+        return np.stack([np.asarray(value, np.float32) for value in column.to_pylist()])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: column '{name}' does not hold lists of numbers ({error}).") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _existing_labels(samples: Samples, settings: Settings) -> list[list[str | int | None]]:
+    """Entries of an event "told" for the labels that exist already."""
+    told: list[list[str | int | None]] = []
+    for row, (sample, label) in enumerate(zip(samples.pool.ids.tolist(), samples.labels, strict=True)):
+        if not label:
+            continue
+        skip = label.lower() == SKIP
+        if settings.classes and not skip and label not in settings.classes:
+            raise DataError(
+                f"{samples.source}, row {row + 2}: label {shown(label)} is not among the classes."
+                f"{nearest(label, settings.classes)} Classes: {', '.join(settings.classes)}."
+            )
+        told.append([sample, None if skip else label, ANNOTATOR, 0, row + 2])
+    return told
+
+
+def _split(pool: Pool, settings: Settings) -> np.ndarray:
+    """0, or 1 for rows that only measure, int8 [N]; whole groups, at random, unless the pool says which."""
+    if pool.split is not None:
+        return (pool.split != checks.TRAIN).astype(np.int8)
+    rng = np.random.default_rng([settings.seed, 0x7E57])
+    units = np.arange(pool.num_samples) if pool.group is None else np.unique(pool.group, return_inverse=True)[1]
+    sizes = np.bincount(units)
+    order = rng.permutation(len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    held = np.zeros(len(sizes), bool)
+    held[order] = before + sizes[order] / 2 < settings.validation * pool.num_samples
+    return held[units].astype(np.int8)

@@ -1,0 +1,72 @@
+"""`export`: labels, predictions for what has none, and the model, as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from envs.errors import DataError
+from labelling.files import new_folder, table_text, write_text
+from labelling.learning import Classifier, Model, labels_of, prepare_rows
+from labelling.model_file import save_model
+from labelling.project import Project
+from labelling.state import SKIP
+
+MARK = "export.json"  # tells an export, which the next one may replace, from somebody's folder
+
+
+def export(project: Project, out: Path, classifier: Classifier | None = None) -> list[str]:
+    """Write a folder whole or not at all; an earlier export in its place is replaced. Returns the files' names.
+
+    labels.csv has id, label (the majority's; empty where skipped or tied), disputed and votes; predictions.csv, once
+    two classes have labels, has id, predicted, confidence and a column p_<class> for every sample without a label;
+    model/ is read by `labelling.model_file.load_model`.
+
+    Raises:
+        DataError: where `out` is a folder that no export wrote.
+    """
+    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is no earlier export; choose another --out.")
+    state = project.state()
+    labels = labels_of(project, state)
+    written = ["labels.csv"]
+    with new_folder(out.absolute()) as folder:
+        rows = [
+            {
+                "id": sample,
+                "label": result.label or "",
+                "disputed": "yes" if result.disputed else "",
+                "votes": json.dumps(
+                    {who: SKIP if vote is None else vote for who, vote in state.votes[sample].items()},
+                    ensure_ascii=False,
+                ),
+            }
+            for sample, result in state.verdicts().items()
+        ]
+        write_text(folder / "labels.csv", table_text(("id", "label", "disputed", "votes"), rows))
+        if labels.enough:
+            known = np.concatenate([labels.rows, labels.held_rows])
+            unknown = np.setdiff1d(np.arange(project.pool.num_samples), known)
+            data = prepare_rows(project, labels, state.batches_ever, others=unknown)
+            model = Model(data, labels, classifier)
+            _write_predictions(project, model, unknown, folder / "predictions.csv")
+            written.append("predictions.csv")
+            if classifier is None:
+                (folder / "model").mkdir()
+                save_model(model, folder / "model")
+                written.append("model")
+        mark = {"project": project.settings.name, "events": len(project.journal.read()), "classes": labels.names}
+        write_text(folder / MARK, json.dumps(mark, indent=2, ensure_ascii=False) + "\n")
+    return written
+
+
+def _write_predictions(project: Project, model: Model, rows: np.ndarray, file: Path) -> None:
+    p = model.probabilities(rows)[:, : len(model.labels.names)]
+    names = np.array(model.labels.names)
+    columns = {"id": project.pool.ids[rows], "predicted": names[p.argmax(1)], "confidence": p.max(1).round(4)}
+    columns |= {f"p_{name}": p[:, c].round(4) for c, name in enumerate(model.labels.names)}
+    csv.write_csv(pa.table(columns), file)

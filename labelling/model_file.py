@@ -1,0 +1,106 @@
+"""A project's model as two files: weights as safetensors, the rest as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from envs.errors import DataError
+from envs.preparation import Transform
+from envs.task_model import Parameters, TaskModel
+from labelling.learning import Model
+
+FORMAT = 1
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class LabelModel:
+    """Classes of new samples from their raw features, by the model of a project."""
+
+    classes: tuple[str, ...]
+    modalities: tuple[str, ...]
+    transforms: tuple[Transform, ...]
+    parameters: Parameters  # of one model
+
+    def predict_proba(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probabilities [R, C].
+
+        Args:
+            features: modality -> [R, D] as at `init`; a modality that is left out counts as absent.
+
+        Raises:
+            DataError: on an unknown modality, or another number of features.
+        """
+        for name in features:
+            if name not in self.modalities:
+                raise DataError(f"The model knows no modality {name!r}; it has {', '.join(self.modalities)}.")
+        counts = {len(x) for x in features.values()}
+        if len(counts) != 1:
+            raise DataError("Give features [R, D] of at least one modality, and of all for the same samples.")
+        rows = counts.pop()
+        width = self.parameters.encoder.shape[3] - 1
+        x = np.zeros((1, len(self.modalities), width + 1, rows), np.float32)
+        x[:, :, -1] = 1.0
+        present = np.zeros((1, len(self.modalities), rows), bool)
+        for m, (name, transform) in enumerate(zip(self.modalities, self.transforms, strict=True)):
+            if name not in features:
+                continue
+            raw = np.asarray(features[name], np.float64)
+            if raw.ndim != 2 or raw.shape[1] != len(transform.mean):
+                raise DataError(
+                    f"Modality {name!r} has shape {list(raw.shape)}; the model takes [R, {len(transform.mean)}]."
+                )
+            mapped = transform(raw)
+            x[0, m, : mapped.shape[1]] = mapped.T
+            present[0, m] = True
+        zero = torch.zeros(1)
+        outputs = TaskModel(self.parameters, zero, zero).predict(torch.from_numpy(x), torch.from_numpy(present))
+        return outputs.probabilities[0].T.double().numpy()
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write a project's own model into an existing folder."""
+    parameters = model.round.model.parameters
+    tensors = {name: getattr(parameters, name).contiguous() for name in Parameters.__dataclass_fields__}
+    for modality, transform in zip(model.data.prepared.modalities, model.data.prepared.transforms, strict=True):
+        for name in ("mean", "deviation", "basis"):
+            if getattr(transform, name) is not None:
+                tensors[f"{modality}/{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(transform, name)))
+        tensors[f"{modality}/scale"] = torch.tensor(transform.scale, dtype=torch.float64)
+    save_file(tensors, folder / WEIGHTS)
+    card = {"format": FORMAT, "classes": model.labels.names, "modalities": model.data.prepared.modalities}
+    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_model(folder: str | Path) -> LabelModel:
+    """Read a model that `export` wrote.
+
+    Raises:
+        DataError: where the files are missing or broken.
+    """
+    folder = Path(folder)
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if card["format"] != FORMAT:
+            raise DataError(f"{folder / CARD} has format {card['format']}; this release reads {FORMAT}.")
+        tensors = load_file(folder / WEIGHTS)
+        parameters = Parameters(*(tensors[name] for name in Parameters.__dataclass_fields__))
+        transforms = tuple(_transform(tensors, modality) for modality in card["modalities"])
+        return LabelModel(tuple(card["classes"]), tuple(card["modalities"]), transforms, parameters)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"{folder} holds no readable model ({error}).") from None
+
+
+def _transform(tensors: Mapping[str, torch.Tensor], modality: str) -> Transform:
+    parts: Sequence[str] = ("mean", "deviation")
+    mean, deviation = (tensors[f"{modality}/{name}"].numpy() for name in parts)
+    basis = tensors.get(f"{modality}/basis")
+    return Transform(mean, deviation, None if basis is None else basis.numpy(), float(tensors[f"{modality}/scale"]))

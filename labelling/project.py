@@ -1,0 +1,202 @@
+"""A labelling project is a folder.
+
+my_project/
+    project.json        format, schema version, settings, checksums of the features
+    journal.jsonl       every batch, answer and undo, in order; see labelling.journal
+    pool/               the features, memory-mapped; see envs.pool
+    media.parquet       id, picture, audio: paths of the originals
+    batches/            batch-0001.csv, ...: to fill in
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from envs.errors import ConfigError, DataError
+from envs.pool import Pool, load_pool
+from envs.pool_checks import VALIDATION
+from labelling.files import write_text
+from labelling.journal import Journal
+from labelling.state import SKIP, State, replay
+
+FORMAT = "rl-mba labelling project"
+SCHEMA_VERSION = 1
+# Schema version -> what turns the content of such a project.json into that of the next version.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+LOCK_SECONDS = 10.0
+MEDIA = ("picture", "audio")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `init` decides for good."""
+
+    name: str
+    classes: tuple[str, ...] = ()  # empty: every label that is told makes a class
+    budget: int = 500  # labels that the policy plans for; more can be asked
+    validation: float = 0.2  # share of the samples, and of every batch, that only measures
+    seed: int = 0
+    policy: str = ""  # folder; "": the policy that comes with the package
+
+    def __post_init__(self) -> None:
+        if self.budget < 2:
+            raise ConfigError(f"The budget is {self.budget} labels; it must be at least 2.")
+        if not 0 <= self.validation <= 0.5:
+            raise ConfigError(f"The validation share is {self.validation}; it must lie in 0 .. 0.5.")
+        if self.seed < 0:
+            raise ConfigError(f"The seed is {self.seed}; it must be at least 0.")
+        for name in self.classes:
+            if not name or name.lower() == SKIP or self.classes.count(name) > 1:
+                raise ConfigError(
+                    f"Class {name!r}: a class needs a name of its own, other than '{SKIP}', which means 'cannot tell'."
+                )
+
+
+class Project:
+    """An open project folder.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        DataError: where it is none, is damaged, or comes from a newer release.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).absolute()
+        info = _migrated(_read_info(self.path / "project.json"), self.path)
+        try:
+            known = {field.name: info["settings"][field.name] for field in fields(Settings)}
+            self.settings = Settings(**known | {"classes": tuple(known["classes"])})
+            self.checksums: dict[str, str] = dict(info["features"])
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise DataError(f"{self.path / 'project.json'} is damaged ({error}); restore it from a copy.") from None
+        self.journal = Journal(self.path / "journal.jsonl")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The right to write, which the operating system takes back from a process that dies."""
+        try:
+            with FileLock(self.path / ".lock", timeout=LOCK_SECONDS):
+                yield
+        except Timeout:
+            raise DataError(f"{self.path}: another command is writing here; try again when it is done.") from None
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}.") from None
+
+    def state(self) -> State:
+        """Votes, classes and batches as they stand."""
+        return replay(self.journal.read(), self.settings.classes)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Features and presence; no labels. Its split tells validation rows from the others.
+
+        Raises:
+            DataError: where features are not what they were at `init`.
+        """
+        self._check_features()
+        return load_pool(self.path / "pool")
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of the pool by id."""
+        return {sample: row for row, sample in enumerate(self.pool.ids.tolist())}
+
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        """Which rows only measure, bool [N]."""
+        return self.pool.split == VALIDATION
+
+    @cached_property
+    def media(self) -> dict[str, list[str]]:
+        """Paths of the originals by kind (picture, audio), in the order of the pool; "" where there is none."""
+        table = pq.read_table(self.path / "media.parquet")
+        return {kind: table[kind].to_pylist() for kind in MEDIA if kind in table.column_names}
+
+    def show(self, row: int) -> dict[str, str]:
+        """What a person may look at: text, picture and audio of a row, as far as there are any."""
+        shown = {kind: paths[row] for kind, paths in self.media.items()}
+        return shown if self.pool.text is None else {"text": str(self.pool.text[row])} | shown
+
+    @property
+    def shown_columns(self) -> tuple[str, ...]:
+        """Keys of `show`."""
+        return (*(() if self.pool.text is None else ("text",)), *self.media)
+
+    def batch_file(self, number: int) -> Path:
+        """Where a batch is written for people to fill in."""
+        return self.path / "batches" / f"batch-{number:04d}.csv"
+
+    def _check_features(self) -> None:
+        """Compare checksums, unless neither size nor time of a file changed since they last agreed."""
+        seen_file = self.path / ".features_seen.json"
+        try:
+            seen = json.loads(seen_file.read_text("utf-8"))
+        except (OSError, ValueError):
+            seen = {}
+        now = {}
+        for modality, checksum in self.checksums.items():
+            file = self.path / "pool" / "features" / f"{modality}.npy"
+            try:
+                status = file.stat()
+                now[modality] = [checksum, status.st_size, status.st_mtime_ns]
+                same = seen.get(modality) == now[modality] or checksum_of(file) == checksum
+            except OSError as error:
+                raise DataError(f"{file} cannot be read: {error.strerror}; restore it from a copy.") from None
+            if not same:
+                raise DataError(
+                    f"{file} is not what it was at init, so earlier choices no longer fit it. Restore the file, or "
+                    "make a new project with the new features; export gives the labels to take along."
+                )
+        if now != seen:
+            write_text(seen_file, json.dumps(now))
+
+
+def write_info(folder: Path, settings: Settings, checksums: Mapping[str, str]) -> None:
+    """Write project.json."""
+    info = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "settings": asdict(settings), "features": checksums}
+    write_text(folder / "project.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+
+
+def checksum_of(file: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    with open(file, "rb") as binary:
+        return hashlib.file_digest(binary, "sha256").hexdigest()
+
+
+def _read_info(file: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file.parent} is no labelling project; make one with: python run.py init") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}); restore it from a copy.") from None
+    if not isinstance(info, dict) or info.get("format") != FORMAT or not isinstance(info.get("schema_version"), int):
+        raise DataError(f"{file} does not describe a labelling project.")
+    return info
+
+
+def _migrated(info: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The content of project.json in the current schema; what is on the disk stays as it is."""
+    while info["schema_version"] != SCHEMA_VERSION:
+        version = info["schema_version"]
+        if version not in MIGRATIONS:
+            raise DataError(
+                f"{folder} has schema version {version}; this release reads up to version {SCHEMA_VERSION}. "
+                "Use the release that made it, or a newer one."
+            )
+        info = MIGRATIONS[version](info) | {"schema_version": version + 1}
+    return info

@@ -1,0 +1,189 @@
+"""Tables that people bring: CSV of any common dialect, and Parquet, read row by row."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from envs.errors import DataError, nearest
+from envs.pool_files import BROKEN_FILE
+
+PARQUET = (".parquet", ".pq")
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_BLOCK = 4096  # rows of Parquet at a time
+_SHOWN = 80  # characters of a value that a message quotes
+
+
+def columns_of(file: str | os.PathLike[str], encoding: str | None = None) -> list[str]:
+    """Names of the columns, lower case and without surrounding blanks.
+
+    Raises:
+        DataError: where the file is missing, empty or no table.
+    """
+    file = Path(file)
+    if file.suffix.lower() in PARQUET:
+        return _normalised(file, _parquet(file).schema_arrow.names)
+    with _text(file, encoding) as text:
+        return _header(file, text)[0]
+
+
+def read_rows(
+    file: str | os.PathLike[str], required: Sequence[str], optional: Sequence[str] = (), encoding: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows as (number, values by column), empty ones left out; the header is row 1, as in a spreadsheet.
+
+    Args:
+        required: columns that must be there.
+        optional: columns that are read where they are there; others are ignored.
+        encoding: of a CSV file; UTF-8, or UTF-16 with a byte order mark, without.
+
+    Raises:
+        DataError: naming file, row and value.
+    """
+    file = Path(file)
+    parquet = file.suffix.lower() in PARQUET
+    for number, values in _parquet_rows(file, required, optional) if parquet else _csv_rows(
+        file, required, optional, encoding
+    ):  # fmt: skip
+        if any(values.values()):
+            yield number, values
+
+
+def shown(value: object) -> str:
+    """A value in quotes, shortened, for a message."""
+    text = str(value)
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+
+
+def _csv_rows(
+    file: Path, required: Sequence[str], optional: Sequence[str], encoding: str | None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    number = 1
+    with _text(file, encoding) as text:
+        try:
+            names, reader = _header(file, text)
+            wanted = _wanted(file, names, required, optional)
+            for number, record in enumerate(reader, start=2):
+                if len(record) != len(names) and any(cell.strip() for cell in record):
+                    raise DataError(
+                        f"{file}, row {number}: {len(record)} values, but the header has {len(names)} columns "
+                        f"(it begins with {shown(record[0])}); quote values that hold the separator."
+                    )
+                if record:
+                    yield number, {name: record[i].strip() if i < len(record) else "" for name, i in wanted.items()}
+        except UnicodeError:
+            raise _undecodable(file, encoding) from None
+        except csv.Error as error:
+            raise DataError(f"{file}, row {number + 1}: not a row of a CSV file ({error}).") from None
+
+
+def _parquet_rows(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    table = _parquet(file)
+    names = table.schema_arrow.names
+    wanted = _wanted(file, _normalised(file, names), required, optional)
+    number = 1
+    try:
+        for batch in table.iter_batches(_BLOCK, columns=[names[i] for i in wanted.values()]):
+            columns = [batch.column(names[i]).to_pylist() for i in wanted.values()]
+            for record in zip(*columns, strict=True):
+                number += 1
+                yield number, dict(zip(wanted, map(_cell, record), strict=True))
+    except BROKEN_FILE as error:
+        raise DataError(f"{file} cannot be read after row {number}: {_reason(error)}") from None
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():  # a column of whole numbers with gaps
+        return str(int(value))
+    return str(value).strip()
+
+
+def _parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file.") from None
+    except BROKEN_FILE as error:
+        raise DataError(f"{file} is not a readable Parquet file: {_reason(error)}") from None
+
+
+def _text(file: Path, encoding: str | None) -> io.TextIOWrapper:
+    try:
+        if file.is_dir():
+            raise DataError(f"{file} is a folder; a table is one file, .csv or .parquet.")
+        with open(file, "rb") as binary:
+            beginning = binary.read(4096)
+        if not beginning:
+            raise DataError(f"{file} is empty.")
+        if encoding is None:
+            encoding = next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), "utf-8")
+            if encoding != "utf-16" and b"\0" in beginning:
+                raise DataError(f"{file} is not a text file (it holds zero bytes); save it as CSV in UTF-8.")
+        return open(file, encoding=encoding, newline="")
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file.") from None
+    except LookupError:
+        raise DataError(f"Unknown encoding {encoding!r}; use utf-8, cp1252, latin-1 or utf-16, say.") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _header(file: Path, text: io.TextIOWrapper) -> tuple[list[str], Iterator[list[str]]]:
+    """Names of the columns, and a reader that stands behind them."""
+    try:
+        first = text.readline()
+        separator = max(",;\t", key=first.count)
+        names = next(csv.reader([first], delimiter=separator, strict=True), [])
+        return _normalised(file, names), csv.reader(text, delimiter=separator, strict=True)
+    except UnicodeError:
+        raise _undecodable(file, text.encoding) from None
+    except csv.Error as error:
+        raise DataError(f"{file}, row 1: not the header of a CSV file ({error}).") from None
+
+
+def _normalised(file: Path, names: Sequence[str]) -> list[str]:
+    names = [name.strip().lower() for name in names]
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(f"{file}, row 1: column '{name}' occurs twice.")
+    return names
+
+
+def _wanted(file: Path, names: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+    """Column -> its place."""
+    for name in required:
+        if name not in names:
+            raise DataError(
+                f"{file}, row 1: no column '{name}'.{nearest(name, names)} The header must name "
+                f"{', '.join(required)}; it is {shown(', '.join(names))}."
+            )
+    return {name: names.index(name) for name in (*required, *optional) if name in names}
+
+
+def _undecodable(file: Path, encoding: str | None) -> DataError:
+    """Where a file stops being text of its encoding."""
+    name = encoding or "utf-8"
+    decoder = codecs.getincrementaldecoder(name)()
+    with open(file, "rb") as binary:
+        for line, content in enumerate(binary, start=1):
+            try:
+                decoder.decode(content)
+            except UnicodeDecodeError as error:
+                value = content[max(error.start - 20, 0) : error.end + 20]
+                return DataError(
+                    f"{file}, line {line}: {shown(value)} is not {name}; save the file as UTF-8, or name its "
+                    "encoding, as in --encoding cp1252."
+                )
+    return DataError(f"{file} ends in the middle of a character; it was cut off, or is not {name}.")
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
