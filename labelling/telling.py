@@ -1,189 +1,141 @@
-"""`tell`: answers of people enter the journal, and a model is trained on all of them."""
+"""`tell`: answers from people become labels, and the model says what they changed."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from envs.errors import DataError, nearest
-from labelling.assessing import Assessment, assess
-from labelling.learning import Classifier
+from envs.errors import ConfigError, DataError, nearest
+from labelling.learning import Classifier, labels_of
+from labelling.progress import Progress, measure
 from labelling.project import Project
 from labelling.state import ANNOTATOR, SKIP, State, conflicts
 from labelling.tables import read_rows, shown
 
-
-class Answer(NamedTuple):
-    """What an annotator says about a sample."""
-
-    id: str
-    label: str | None  # None: cannot tell
-    annotator: str = ANNOTATOR
-    file: str = ""  # where it stands, for messages; "": not in a file
-    row: int = 0
+_LARGE = 20_000  # samples from which no similar id is searched for
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a tell changed."""
+class Answer:
+    """What somebody says about a sample, and where it was said."""
 
-    new: int  # answers on samples that their annotator had not answered before
-    corrected: int  # answers that replace another one of the same annotator
-    unchanged: int  # answers that were known already
-    skipped: int  # of the new and corrected ones, those without a label
+    id: str
+    label: str | None  # None: skip, "cannot tell"
+    annotator: str = ANNOTATOR
+    file: str = "Python"
+    row: int = 0  # 1 is the header
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}, row {self.row}" if self.row else self.file
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a `tell` did."""
+
+    recorded: int  # answers that were new, or changed earlier ones
+    corrected: int  # of these, those that changed earlier ones
+    repeated: int  # answers that were known already
     new_classes: tuple[str, ...]
-    conflicts: list[dict[str, Any]]  # all that stand; see `labelling.state.conflicts`
-    assessment: Assessment | None  # None where nothing changed, or two classes have no labels yet
+    conflicts: list[dict[str, Any]]  # see `labelling.state.conflicts`
+    progress: Progress
 
 
-def read_answers(
-    files: Sequence[str | os.PathLike[str]], annotator: str = ANNOTATOR, encoding: str | None = None
-) -> Iterator[Answer]:
-    """Answers in CSV or Parquet files with the columns id and label, and maybe annotator; rows without label are left.
-
-    Args:
-        annotator: of rows that name none.
-        encoding: of CSV files; None for UTF-8.
+def read_answers(files: Sequence[str | Path], annotator: str = ANNOTATOR, encoding: str | None = None) -> list[Answer]:
+    """Answers of CSV or Parquet files with the columns id and label, and maybe annotator; rows without a label wait.
 
     Raises:
         DataError: naming file, row and value.
     """
-    for file in files:
-        name, found, rows = Path(file).name, False, False
+    answers = []
+    for file in map(Path, files):
         for number, values in read_rows(file, ["id", "label"], ["annotator"], encoding):
-            rows = True
-            label = values["label"]
-            if not label:
+            if not values["label"]:
                 continue
-            found = True
             if not values["id"]:
-                raise DataError(f"{file}, row {number}: label {shown(label)} has no id; name its sample.")
-            skip = label.lower() == SKIP
-            yield Answer(values["id"], None if skip else label, values.get("annotator") or annotator, name, number)
-        if not found:
-            what = "its column label is empty in every row; fill it in" if rows else "it has a header, but no row"
-            raise DataError(f"{file} holds no answer: {what}.")
+                raise DataError(f"{file}, row {number}: label {shown(values['label'])} has no id.")
+            label = None if values["label"].lower() == SKIP else values["label"]
+            answers.append(Answer(values["id"], label, values.get("annotator") or annotator, str(file), number))
+    return answers
 
 
 def tell_answers(
     project: Project,
     answers: Iterable[Answer],
-    classifier: Classifier | None = None,
     new_classes: Sequence[str] = (),
-) -> Report:
-    """Record answers, all of them or none; then train on everything that is known.
+    classifier: Classifier | None = None,
+) -> Told:
+    """Record answers, all of them or none; then retrain and measure.
 
-    Once the answers are on the disk nothing that happens later takes them back.
+    The answers are on the disk before anything is trained. An answer replaces an earlier one of the same annotator.
 
     Args:
-        answers: each annotator's latest answer on a sample counts.
-        classifier: to be trained in place of the project's own model.
-        new_classes: classes to add where the project's classes are fixed.
+        answers: in any order.
+        new_classes: classes that a project with fixed ones receives by this.
+        classifier: in place of the project's own model.
 
     Raises:
-        DataError: naming file, row and value; nothing is recorded then.
-        ConfigError: where a new class has no proper name, or the classifier fails its interface; answers are kept.
+        DataError: where an answer is about no sample, names no class, or contradicts another one; nothing is recorded.
     """
+    answers = list(answers)
     with project.lock():
         state = project.state()
-        added = _added_classes(project, state, new_classes)
-        wanted = _checked(project, state, answers, added)
-        changed, unchanged, corrected = [], 0, 0
-        for answer in wanted:
-            votes = state.votes.get(answer.id, {})
-            if answer.annotator in votes and votes[answer.annotator] == answer.label:
-                unchanged += 1
-                continue
-            corrected += answer.annotator in votes
-            changed.append(answer)
-        if changed or added:
-            files = list(dict.fromkeys(answer.file for answer in changed if answer.file))
+        new, added = _check(project, state, answers, new_classes)
+        changed = [a for a in new if a.annotator in state.votes.get(a.id, {})]
+        if new or added:
+            files = list(dict.fromkeys(a.file for a in new))
             place = {file: i for i, file in enumerate(files)}
-            labels = [[a.id, a.label, a.annotator, place.get(a.file, -1), a.row] for a in changed]
-            event = project.journal.append("told", files=files, new_classes=added, labels=labels)
-            state = project.state()
-            assessment = assess(project, state, classifier)
-            if assessment is not None:
-                project.journal.append("trained", after=event["n"], **assessment.content())
+            entries = [[a.id, a.label, a.annotator, place[a.file], a.row] for a in new]
+            event = project.journal.append("told", files=files, new_classes=added, labels=entries)
+            before, state = state, project.state()
+            progress = measure(project, state, labels_of(project, before), classifier)
+            project.journal.append("trained", after=event["n"], progress=asdict(progress))
         else:
-            assessment = None
-    return Report(
-        new=len(changed) - corrected,
-        corrected=corrected,
-        unchanged=unchanged,
-        skipped=sum(answer.label is None for answer in changed),
-        new_classes=tuple(added),
-        conflicts=conflicts(state),
-        assessment=assessment,
-    )
+            progress = measure(project, state, None, classifier)
+    repeated = len({(a.id, a.annotator) for a in answers}) - len(new)
+    return Told(len(new), len(changed), repeated, tuple(added), conflicts(state), progress)
 
 
-def _added_classes(project: Project, state: State, new_classes: Sequence[str]) -> list[str]:
-    """Classes of --new-class that are new, in their order."""
-    names = [name.strip() for name in new_classes]
-    for name in names:
+def _check(
+    project: Project, state: State, answers: Sequence[Answer], new_classes: Sequence[str]
+) -> tuple[list[Answer], list[str]]:
+    """The answers that say something new, and the classes that come with them."""
+    known = list(state.classes)
+    for name in new_classes:
         if not name or name.lower() == SKIP:
-            raise DataError(f"New class {shown(name)}: a class needs a name other than '{SKIP}', for 'cannot tell'.")
-        _check_spelling(name, state.classes, f"new class {shown(name)}")
-    return [name for name in dict.fromkeys(names) if name not in state.classes]
-
-
-def _checked(project: Project, state: State, answers: Iterable[Answer], added: list[str]) -> list[Answer]:
-    """The answers, without repetitions; extends `added` by classes that come with them where these are open."""
-    classes = {*state.classes, *added}
+            raise ConfigError(f"A class cannot be called {name!r}; '{SKIP}' means 'cannot tell'.")
+        if name not in known:
+            known.append(name)
+    grows = not project.settings.classes
     first: dict[tuple[str, str], Answer] = {}
     for answer in answers:
-        at = f"{answer.file}, row {answer.row}" if answer.file else f"answer on {shown(answer.id)}"
         if answer.id not in project.rows:
-            raise DataError(
-                f"{at}: no sample has the id {shown(answer.id)}.{_nearest_id(project, answer.id)} Nothing was recorded."
-            )
-        if answer.label is not None and answer.label not in classes:
-            if project.settings.classes:
+            hint = nearest(answer.id, project.rows) if len(project.rows) <= _LARGE else ""
+            raise DataError(f"{answer.place}: no sample has the id {shown(answer.id)}.{hint} Nothing was recorded.")
+        if answer.label is not None and answer.label not in known:
+            same = next((name for name in known if name.casefold() == answer.label.casefold()), None)
+            if same is not None:
                 raise DataError(
-                    f"{at}: label {shown(answer.label)} of {shown(answer.id)} is not among the classes."
-                    f"{nearest(answer.label, classes)} Classes: {', '.join([*state.classes, *added])}. "
-                    "--new-class NAME adds one. Nothing was recorded."
+                    f"{answer.place}: label {shown(answer.label)} differs from class {same!r} by case only; write one "
+                    "of the two. Nothing was recorded."
                 )
-            _check_spelling(answer.label, classes, f"{at}: label {shown(answer.label)}")
-            classes.add(answer.label)
-            added.append(answer.label)
-        earlier = first.setdefault((answer.annotator, answer.id), answer)
-        if earlier is answer:
-            continue
-        if earlier.label != answer.label or (answer.file and earlier.file == answer.file):
-            raise DataError(_repeated(answer, earlier, at))
-    return list(first.values())
-
-
-def _check_spelling(name: str, classes: Iterable[str], what: str) -> None:
-    """Refuse a class that differs from another one in case or blanks only."""
-    folded = " ".join(name.casefold().split())
-    for other in classes:
-        if other != name and " ".join(other.casefold().split()) == folded:
-            raise DataError(f"{what} is spelt like the class {shown(other)} but for case or blanks; write {other}.")
-
-
-def _repeated(answer: Answer, earlier: Answer, at: str) -> str:
-    def said(label: str | None) -> str:
-        return shown(SKIP if label is None else label)
-
-    where = f"{earlier.file}, row {earlier.row}" if earlier.file else "an earlier answer"
-    if earlier.label == answer.label:
-        return (
-            f"{at}: {shown(answer.id)} is labelled {said(answer.label)} in row {earlier.row} already; "
-            "remove one of the rows. Nothing was recorded."
-        )
-    return (
-        f"{at}: {shown(answer.id)} is labelled {said(answer.label)}, but {said(earlier.label)} in {where}, both by "
-        f"{shown(answer.annotator)}. Remove one, or name two annotators (column annotator, or --annotator with "
-        "one file after the other). Nothing was recorded."
-    )
-
-
-def _nearest_id(project: Project, wrong: str) -> str:
-    """A hint, where looking for one is quick."""
-    return nearest(wrong, project.rows) if len(project.rows) <= 20_000 else ""
+            if not grows:
+                raise DataError(
+                    f"{answer.place}: label {shown(answer.label)} is not among the classes."
+                    f"{nearest(answer.label, known)} Classes: {', '.join(known)}; --new-classes adds some. Nothing was "
+                    "recorded."
+                )
+            known.append(answer.label)
+        other = first.setdefault((answer.id, answer.annotator), answer)
+        if other.label != answer.label:
+            raise DataError(
+                f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)}, and "
+                f"{shown(other.label or SKIP)} in {other.place}. Keep one of them, or name the annotators in a column "
+                "'annotator'. Nothing was recorded."
+            )
+    missing = object()
+    new = [a for a in first.values() if state.votes.get(a.id, {}).get(a.annotator, missing) != a.label]
+    return new, [name for name in known if name not in state.classes]
