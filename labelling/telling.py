@@ -52,6 +52,7 @@ def read_answers(files: Sequence[str | Path], annotator: str = ANNOTATOR, encodi
     """
     answers = []
     for file in map(Path, files):
+        before = len(answers)
         for number, values in read_rows(file, ["id", "label"], ["annotator"], encoding):
             if not values["label"]:
                 continue
@@ -59,6 +60,8 @@ def read_answers(files: Sequence[str | Path], annotator: str = ANNOTATOR, encodi
                 raise DataError(f"{file}, row {number}: label {shown(values['label'])} has no id.")
             label = None if values["label"].lower() == SKIP else values["label"]
             answers.append(Answer(values["id"], label, values.get("annotator") or annotator, str(file), number))
+        if len(answers) == before:
+            raise DataError(f"{file} holds no answer: its column label is empty throughout; fill it in.")
     return answers
 
 
