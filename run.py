@@ -40,6 +40,12 @@ examples:
   python run.py leave-one-out --dataset emoji,watch,digits,synthetic-family --minutes 10 --out runs/left
   python run.py leave-one-out --dataset emoji,watch,digits,a.npz,b.npz --splits 5 --minutes 20 --out runs/crossed"""
 
+TUNE_NOTES = """\
+examples:
+  python run.py tune --config tune_configs/balance.yaml --dataset emoji --out runs/balance
+  python run.py tune --out runs/balance --resume
+  python run.py train --config runs/balance/chosen.yaml --out runs/emoji"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -116,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(compare, "YAML file with the sections protocol and model", "protocol.rounds=5")
     compare.set_defaults(run=_compare)
     _add_leave_one_out(commands)
+    _add_tune(commands)
     add_labelling_commands(commands)
     return parser
 
@@ -147,6 +154,22 @@ def _add_leave_one_out(commands: Any) -> None:
     command.add_argument("--num-env-runners", type=int, metavar="N", help="processes (2)")
     _add_settings(command, "YAML file of training settings", "evolution.vary_protocol=true")
     command.set_defaults(run=_leave_one_out)
+
+
+def _add_tune(commands: Any) -> None:
+    command = commands.add_parser(
+        "tune", help="search settings of training, such as reward weights", epilog=TUNE_NOTES, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train many policies with different settings, and show which no other one beats.",
+    )  # fmt: skip
+    command.add_argument("--config", metavar="FILE", help="what to search, as in tune_configs/")
+    command.add_argument("--dataset", metavar="NAME|PATH[,...]", help="as for train")
+    command.add_argument("--out", required=True, metavar="DIR", help="folder for trials, table, picture, chosen.yaml")
+    command.add_argument("--trials", type=int, metavar="N", help="in place of the file's")
+    command.add_argument("--concurrent", type=int, metavar="N", help="trials side by side, in place of the file's")
+    command.add_argument("--seed", type=int, metavar="S", help="decides what is tried (0)")
+    command.add_argument("--resume", action="store_true", help="go on with the interrupted sweep in --out")
+    command.set_defaults(run=_tune)
 
 
 def _add_settings(command: argparse.ArgumentParser, file: str, example: str) -> None:
@@ -269,6 +292,30 @@ def _leave_one_out(args: argparse.Namespace) -> int:
         ("of all sources", "policy"),
     ):
         print(f"{what:15s} {out / name}")
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from envs.sources import split_names
+    from learners.settings import build, merge, read_yaml
+    from learners.sweep_config import SweepConfig
+
+    if not args.config and not args.resume:
+        raise ConfigError("Give --config, such as tune_configs/balance.yaml, or --resume.")
+    settings = read_yaml(args.config if args.config else Path(args.out) / "sweep.yaml")
+    flags = {"trials": args.trials, "concurrent": args.concurrent, "seed": args.seed}
+    settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
+    if args.dataset:
+        settings = merge(settings, {"train": {"datasets": split_names(args.dataset)}})
+    config = build(SweepConfig, settings)
+    from learners.sweeps import sweep
+
+    sweep(config, args.out, resume=args.resume)
+    out = Path(args.out)
+    print((out / "table.md").read_text(encoding="utf-8"))
+    for what, name in (("front", "pareto.json"), ("picture", "pareto.png"), ("chosen", "chosen.yaml")):
+        print(f"{what:15s} {out / name}")
+    print(f"TensorBoard     tensorboard --logdir {out / 'trials'}")
     return 0
 
 

@@ -119,10 +119,12 @@ def _tell(args: argparse.Namespace) -> int:
     from labelling.telling import read_answers, tell_answers
 
     project = Project(args.project)
-    answers = []
-    for file in args.files:
-        who = Path(file).stem if args.annotator == "file" else args.annotator or ANNOTATOR
-        answers += read_answers([file], who, args.encoding)
+    who = [Path(file).stem if args.annotator == "file" else args.annotator or ANNOTATOR for file in args.files]
+    answers = (
+        answer
+        for file, name in zip(args.files, who, strict=True)
+        for answer in read_answers([file], name, args.encoding)
+    )
     told = tell_answers(project, answers, _split(args.new_classes))
     print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
     if told.new_classes:

@@ -128,9 +128,9 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
             split=_split_column(file, column["split"], numbers) if "split" in column else None,
             source=file.name,
         )
-        media = {kind: checks.absolute_pictures(column[kind], file.parent) for kind in MEDIA if kind in column}
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
+    media = {kind: _paths(file, kind, column[kind], numbers) for kind in MEDIA if kind in column}
     return Samples(pool, media, column.get("label", [""] * len(numbers)), file.name)
 
 
@@ -142,6 +142,22 @@ def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
         if sample in first:
             raise DataError(f"{file}: id {shown(sample)} occurs in rows {first[sample]} and {number}; make ids unique.")
         first[sample] = number
+
+
+def _paths(file: Path, kind: str, values: list[str], numbers: list[int]) -> np.ndarray:
+    """Absolute paths, str [N]."""
+    try:
+        return checks.absolute_pictures(values, file.parent)
+    except DataError as error:
+        for value, number in zip(values, numbers, strict=True):
+            try:
+                checks.absolute_pictures([value], file.parent)
+            except DataError:
+                raise DataError(
+                    f"{file}, row {number}: {kind} {shown(value)} is no path inside {file.parent.absolute()}; give one "
+                    "relative to that folder, without '..'."
+                ) from None
+        raise error
 
 
 def _flag(file: Path, name: str, value: str, number: int) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 from labelling.journal import Event
 
 SKIP = "skip"  # what an annotator writes for "cannot tell"; in the journal the label is null
-ANNOTATOR = "annotator"  # whose an answer is where nobody is named, and whose labels are that exist at `init`
 ANNOTATOR = "annotator"  # who answers where nobody is named, at `init` too, so that corrections replace labels
 UNDOABLE = ("asked", "told")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from labelling.tables import read_rows, shown
 _LARGE = 20_000  # samples from which no similar id is searched for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What somebody says about a sample, and where it was said."""
 
@@ -44,25 +44,32 @@ class Told:
     progress: Progress
 
 
-def read_answers(files: Sequence[str | Path], annotator: str = ANNOTATOR, encoding: str | None = None) -> list[Answer]:
+def read_answers(
+    files: Sequence[str | Path], annotator: str = ANNOTATOR, encoding: str | None = None
+) -> Iterator[Answer]:
     """Answers of CSV or Parquet files with the columns id and label, and maybe annotator; rows without a label wait.
 
     Raises:
         DataError: naming file, row and value.
     """
-    answers = []
     for file in map(Path, files):
-        before = len(answers)
+        first: dict[tuple[str, str], Answer] = {}
         for number, values in read_rows(file, ["id", "label"], ["annotator"], encoding):
             if not values["label"]:
                 continue
             if not values["id"]:
                 raise DataError(f"{file}, row {number}: label {shown(values['label'])} has no id.")
             label = None if values["label"].lower() == SKIP else values["label"]
-            answers.append(Answer(values["id"], label, values.get("annotator") or annotator, str(file), number))
-        if len(answers) == before:
+            answer = Answer(values["id"], label, values.get("annotator") or annotator, str(file), number)
+            other = first.setdefault((answer.id, answer.annotator), answer)
+            if other is not answer and other.label == answer.label:  # contradictions are for `tell_answers` to find
+                raise DataError(
+                    f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(values['label'])} in row "
+                    f"{other.row} already; remove one of the rows. Nothing was recorded."
+                )
+            yield answer
+        if not first:
             raise DataError(f"{file} holds no answer: its column label is empty throughout; fill it in.")
-    return answers
 
 
 def tell_answers(
@@ -83,10 +90,9 @@ def tell_answers(
     Raises:
         DataError: where an answer is about no sample, names no class, or contradicts another one; nothing is recorded.
     """
-    answers = list(answers)
     with project.lock():
         state = project.state()
-        new, added = _check(project, state, answers, new_classes)
+        new, repeated, added = _check(project, state, answers, new_classes)
         changed = [a for a in new if a.annotator in state.votes.get(a.id, {})]
         if new or added:
             files = list(dict.fromkeys(a.file for a in new))
@@ -98,14 +104,13 @@ def tell_answers(
             project.journal.append("trained", after=event["n"], progress=asdict(progress))
         else:
             progress = measure(project, state, None, classifier)
-    repeated = len({(a.id, a.annotator) for a in answers}) - len(new)
     return Told(len(new), len(changed), repeated, tuple(added), conflicts(state), progress)
 
 
 def _check(
-    project: Project, state: State, answers: Sequence[Answer], new_classes: Sequence[str]
-) -> tuple[list[Answer], list[str]]:
-    """The answers that say something new, and the classes that come with them."""
+    project: Project, state: State, answers: Iterable[Answer], new_classes: Sequence[str]
+) -> tuple[list[Answer], int, list[str]]:
+    """The answers that say something new, the number of the others, and the classes that come with them."""
     known = list(state.classes)
     for name in new_classes:
         if not name or name.lower() == SKIP:
@@ -141,4 +146,4 @@ def _check(
             )
     missing = object()
     new = [a for a in first.values() if state.votes.get(a.id, {}).get(a.annotator, missing) != a.label]
-    return new, [name for name in known if name not in state.classes]
+    return new, len(first) - len(new), [name for name in known if name not in state.classes]

@@ -161,6 +161,7 @@ class EvolutionTrainer:
         self.config, self.card = config, card
         self._shape = tuple(Selector(config.policy).weights.shape)
         self._initial = Selector(config.policy).weights.detach().double().numpy().reshape(-1)
+        self.histograms: dict[str, np.ndarray] = {}
         self._search = self._new_search()
         self._players = Players(config.resources)
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
@@ -237,8 +238,10 @@ class EvolutionTrainer:
         figures["aulc_minus/initial"] = float(np.mean(gains))
         for name, p, r, gain in zip(self._names, played, returns, gains, strict=True):
             figures[f"source_aulc/{name}"] = float(p["accuracy"][:, mean].mean())
-            figures[f"source_aulc_minus_initial/{name}"] = gain
-            figures[f"source_return_spread/{name}"] = float((r - r.mean(1, keepdims=True)).std())
+            figures[f"source_aulc_minus/initial/{name}"] = gain
+            spread = r - r.mean(1, keepdims=True)
+            figures[f"source_return_spread/{name}"] = float(spread.std())
+            self.histograms[f"population_return/{name}"] = spread
         figures["evolution/deviation"] = float(np.sqrt(np.mean(self._search.deviations**2)))
         figures["evolution/distance_from_initial"] = float(np.linalg.norm(self._search.mean - self._initial))
         return figures | {"episodes": float(sum(p["return"].size for p in played))}

@@ -28,6 +28,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from learners.advantages import ADVANTAGES
+from learners.board_drawn import drawn_values
 from policies.rl_module import SelectorModule
 from policies.selector import SelectorConfig
 
@@ -122,6 +123,7 @@ class Reinforce(Algorithm):
         self.averaged: dict[str, np.ndarray] = self._weights()
         self._updates = 0
         self._figures: dict[str, float] = {}
+        self.drawn: dict[str, np.ndarray] = {}  # values of the last iteration for histograms, by tag
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
@@ -184,6 +186,7 @@ class Reinforce(Algorithm):
                 episode.extra_model_outputs.pop(Columns.ACTION_LOGP, None)
             episode.extra_model_outputs[Columns.ADVANTAGES] = InfiniteLookbackBuffer(data=row)
         self._figures = self._summarise(infos, rewards)
+        self.drawn = drawn_values(episodes, infos, self.config.selector.features)
 
     @staticmethod
     def _summarise(infos: list[list[dict]], rewards: np.ndarray) -> dict[str, float]:

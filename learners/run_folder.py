@@ -4,7 +4,7 @@ config.yaml             every setting, resolved
 policy/                 the exported policy, renewed after each iteration
 checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
 history.jsonl           figures of each iteration
-tensorboard/            events
+tensorboard/            events; in exported/ those of the exported policy's own episodes, at the end
 learning_curve.png      at the end
 """
 
@@ -39,6 +39,7 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.history = self.root / "history.jsonl"
         self.tensorboard = self.root / "tensorboard"
+        self.exported = self.tensorboard / "exported"
         self.picture = self.root / "learning_curve.png"
         self._lock: FileLock | None = None
 

@@ -1,18 +1,24 @@
-"""What a run shows while it learns: TensorBoard scalars in named groups, a progress line, the learning curve."""
+"""What a run shows while it learns: TensorBoard events in named groups, and a progress line.
+
+docs/metrics.md explains every tag.
+"""
 
 from __future__ import annotations
 
+import platform
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-matplotlib.use("Agg")
+from policies.selector import PolicyCard
 
 # Environment figure -> TensorBoard tag; figures with a group of their own ("reward/...") keep their name.
 GROUPS = {
@@ -23,6 +29,7 @@ GROUPS = {
     "return": "reward/return",
     "aulc": "accuracy/aulc",
 }
+BINS = 50  # of a histogram
 RENAMED = {"accuracy/": "modality_accuracy/", "amcb/": "amcb_weight/"}
 
 
@@ -51,25 +58,82 @@ class Board:
 
     Args:
         folder: where the event files go.
-        next_step: events from this step on, left by an interrupted run, are superseded.
+        next_step: events from this step on, left by an interrupted run, are superseded; None: whatever is there stays.
     """
 
-    def __init__(self, folder: Path, next_step: int):
+    def __init__(self, folder: Path, next_step: int | None = None):
         self._writer = SummaryWriter(str(folder), purge_step=next_step)
 
-    def iteration(self, step: int, figures: dict[str, float]) -> None:
+    def iteration(self, step: int, figures: Mapping[str, float]) -> None:
         """Write one iteration's figures."""
         for name, value in figures.items():
             self._writer.add_scalar(tag_of(name), value, step)
         self._writer.flush()
 
-    def text(self, name: str, text: str) -> None:
-        """Write a text card."""
-        self._writer.add_text(name, text, 0)
+    def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Write distributions by tag, any shape; what is not finite is left out."""
+        for tag, given in values.items():
+            finite = given[np.isfinite(given)]
+            if finite.size:
+                self._writer.add_histogram(tag, finite, step, bins=BINS)
+
+    def picture(self, tag: str, figure: Figure, step: int) -> None:
+        """Write a picture."""
+        self._writer.add_figure(tag, figure, step, close=False)
+
+    def card(self, settings: str, card: PolicyCard) -> None:
+        """Write the text card of a run: command, sources, versions, and its settings (YAML)."""
+        sources = [
+            (s["name"], s["fingerprint"] or "drawn anew", s["labels"] or "counted as it goes") for s in card.trained_on
+        ]
+        versions = {"python": platform.python_version(), **card.versions}
+        parts = (
+            f"**{card.algorithm}**, preset `{card.preset}`, seed {card.seed}",
+            f"    {shlex.join(sys.argv)}",
+            _markdown_table(("source", "fingerprint", "labels of its policy half"), sources),
+            _markdown_table(("package", "version"), versions.items()),
+            "```yaml\n" + settings + "```",
+        )
+        self._writer.add_text("run/card", "\n\n".join(parts), 0)
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write one row of the HParams tab: what a trial of a sweep was given, and what came of it.
+
+        Call it once, at the end of a trial, on a `Board(trial's TensorBoard folder)`: the row is named after that
+        folder, and the tab lines up all rows below `tensorboard --logdir`.
+
+        Args:
+            settings: what the sweep varies, nested or with dotted names; all but numbers are shown as text.
+            metrics: results; shown as result/<name>.
+        """
+        results = {f"result/{name}": float(value) for name, value in metrics.items()}
+        for summary in hparams_summaries(_flat(settings), results):
+            self._writer.file_writer.add_summary(summary)
+        for tag, value in results.items():
+            self._writer.add_scalar(tag, value, 0)
+        self._writer.flush()
 
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """Nested settings by dotted names."""
+    flat: dict[str, float | str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            flat[prefix + name] = value
+        else:
+            flat[prefix + name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return flat
+
+
+def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    cells = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in row) + " |" for row in cells)
 
 
 class Progress:
@@ -86,34 +150,3 @@ class Progress:
         elif last or time.monotonic() - self._last >= self._every:
             print(text, flush=True)
             self._last = time.monotonic()
-
-
-def draw_learning_curve(history: list[dict[str, Any]], path: Path, title: str, played: str) -> None:
-    """Picture of training: the policy's AULC minus each paired baseline's, over episodes.
-
-    Args:
-        history: rows of `RunFolder.read_history`, with `episodes` and `aulc_minus/<strategy>` in fractions.
-        played: what was measured on what, for the small print.
-    """
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
-    episodes = [row["episodes"] for row in history]
-    names = sorted({k for row in history for k in row if k.startswith("aulc_minus/")})
-    for name, colour in zip(names, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False):
-        values = 100 * np.array([row[name] for row in history])
-        smooth = [values[max(0, i - 4) : i + 1].mean() for i in range(len(values))]
-        axis.plot(episodes, values, ".", color=colour, alpha=0.35)
-        axis.plot(episodes, smooth, color=colour, label=f"minus {name.removeprefix('aulc_minus/')}")
-    if not names:
-        axis.plot(episodes, [100 * row["aulc"] for row in history], color="#0072B2", label="AULC")
-    else:
-        axis.axhline(0, color="#555555", linewidth=0.8)
-    axis.set(xlabel="episodes", ylabel="AULC, points", title=title)
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.text(0.99, 0.01, played, ha="right", fontsize=7, color="#555555")
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
-    plt.close(figure)
-    temporary.replace(path)

@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,8 @@ from envs.multimodal_al import Source, VectorMultimodalALEnv
 from envs.roles import partition
 from envs.sources import absolute_name, is_family
 from learners.baseline_curves import baseline_curves
+from learners.board_exported import write_exported
+from learners.board_pictures import save_picture, training_curve
 from learners.evolution import EvolutionTrainer
 from learners.population import open_source
 from learners.ppo import APPO, PPO, PPOConfig
@@ -28,7 +30,7 @@ from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, held_back_errors, local_ray
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
-from learners.telemetry import Board, Progress, distinct_names, draw_learning_curve
+from learners.telemetry import Board, Progress, distinct_names
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
 
@@ -172,6 +174,7 @@ class Trainer(Protocol):
     """An algorithm at work on one run."""
 
     played: str  # what the figures of an iteration were measured on
+    histograms: Mapping[str, np.ndarray]  # values of the last iteration by tag
 
     def step(self) -> tuple[dict[str, float], dict[str, float]] | None:
         """One iteration: its figures, `episodes` among them, and seconds by kind; None where nobody could play."""
@@ -214,6 +217,10 @@ class GradientTrainer:
         seconds = {"sample": timers["env_runner_sampling_timer"], "learn": timers["learner_update_timer"]}
         return _figures(result, self._sources), seconds
 
+    @property
+    def histograms(self) -> Mapping[str, np.ndarray]:
+        return self.algorithm.drawn
+
     def selector(self) -> Selector:
         selector = Selector(self.config.policy)
         selector.load_state_dict(self.algorithm.averaged_state())
@@ -250,7 +257,7 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
         card.training_seconds = sum(row["seconds"] for row in history)
         board = Board(run.tensorboard, done + 1)
         if not done:
-            board.text("run/config", "```yaml\n" + run.config.read_text(encoding="utf-8") + "```")
+            board.card(run.config.read_text(encoding="utf-8"), card)
             save_policy(trainer.selector(), card, run.policy)
         iteration, minutes = done, 0.0
         while iteration < config.iterations and minutes < config.minutes and not stopping.is_set():
@@ -276,12 +283,18 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
                 "training/episodes": card.episodes,
             }
             board.iteration(iteration, figures)
+            board.histograms(iteration, trainer.histograms)
             enough = iteration == config.iterations or minutes >= config.minutes or stopping.is_set()
             progress(_line(iteration, config, card, figures, minutes), last=enough)
         rows = run.read_history()
         if rows:
             title = f"Training on {', '.join(s['name'] for s in card.trained_on)}"
-            draw_learning_curve(rows, run.picture, title, trainer.played)
+            curve = training_curve(rows, title, trainer.played)
+            save_picture(curve, run.picture)
+            board.picture("training/learning_curve", curve, iteration)
+            if iteration > done or not run.exported.is_dir():
+                progress("the exported policy plays a few episodes for TensorBoard", last=True)
+                write_exported(config, trainer.selector(), run.exported)
     finally:
         if board is not None:
             board.close()

@@ -75,7 +75,8 @@ def cheap() -> Iterator[None]:
     with local_ray(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluation.report.pictures.draw", lambda *_: ())
         patch.setattr("evaluation.report.render_page", lambda *_: "")
-        patch.setattr("learners.training.draw_learning_curve", quiet)
+        for name in ("training.save_picture", "training.write_exported", "telemetry.Board.picture"):
+            patch.setattr(f"learners.{name}", quiet)
         yield
 
 

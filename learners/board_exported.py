@@ -1,0 +1,111 @@
+"""What the exported policy does: it plays a few episodes, greedily and beside baselines, for TensorBoard to show."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.contribution import sample_contributions
+from envs.evidence import difficulty
+from envs.lockstep import Lockstep, Start
+from envs.preparation import prepare
+from envs.roles import partition
+from envs.round import Round
+from learners.board_pictures import label_curve
+from learners.board_projector import Points, pool_points, write_projector
+from learners.population import draw_starts, open_source, start_seed
+from learners.settings import TrainConfig
+from learners.telemetry import Board, distinct_names
+from policies.selector import Selector
+from policies.strategies import Strategy, get_strategy
+from policies.strategies.learned import Learned
+
+STARTS = 4  # episodes per source, with starts that training did not draw
+SOURCES = 4  # at most; the first ones
+PLAYED = f"exported policy, greedy, on reward rows; thin lines: each of {STARTS} starts"
+
+
+@dataclass(frozen=True)
+class Played:
+    """Episodes of one strategy: S starts, T rounds of b picks."""
+
+    accuracy: np.ndarray  # [S, T + 1] on the reward rows
+    picks: np.ndarray  # int64 [S, T, b] pool positions
+    difficulty: np.ndarray  # [T, S * b] U of each pick when it was picked
+    contributions: np.ndarray  # [T, M, S * b] of each modality to the probability of its predicted class
+
+
+def write_exported(config: TrainConfig, selector: Selector, folder: Path) -> None:
+    """Play the exported policy on the sources and write events and Projector files into `folder`, all or nothing.
+
+    Tags: learning_curve/<source> (picture), picked_difficulty/<source> and picked_contribution/<source>/<modality>
+    (histograms; their step is the number of labels before the picks).
+
+    Args:
+        folder: what an earlier run left there is replaced.
+    """
+    aside = folder.with_name(f".unfinished-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    board = Board(aside)
+    try:
+        write_projector(aside, _show(config, selector, board))
+    finally:
+        board.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]:
+    protocol, gpu = config.protocol, config.resources.num_gpus_per_env_runner and torch.cuda.is_available()
+    device = "cuda" if gpu else "cpu"
+    names = dict.fromkeys(("random", *config.reward.baselines))
+    strategies = {"policy": Learned(selector.to(device), config.candidates)} | {n: get_strategy(n) for n in names}
+    seeds = [start_seed(config.seed, config.starts + number) for number in range(STARTS)]
+    labels = [protocol.initial_labels + protocol.batch_size * t for t in range(protocol.rounds + 1)]
+    pools = [open_source(n, protocol, np.random.default_rng(config.seed)) for n in config.datasets[:SOURCES]]
+    points = []
+    for name, pool in zip(distinct_names([pool.name for pool in pools]), pools, strict=True):
+        data = prepare(pool, partition(pool).policy, dim=config.model.projection_dim, device=device)
+        lockstep, starts = Lockstep(data, config.model, protocol), draw_starts(pool, protocol, seeds)
+        played = {n: play(lockstep, starts, strategy) for n, strategy in strategies.items()}
+        own = played["policy"]
+        accuracy = {n: p.accuracy for n, p in played.items()}
+        board.picture(f"learning_curve/{name}", label_curve(labels, accuracy, name, PLAYED), labels[-1])
+        for t, before in enumerate(labels[:-1]):
+            values = {f"picked_difficulty/{name}": own.difficulty[t]}
+            contributions = zip(pool.modalities, own.contributions[t], strict=True)
+            values |= {f"picked_contribution/{name}/{modality}": value for modality, value in contributions}
+            board.histograms(before, values)
+        points.append(pool_points(name, pool, data, starts[0], own.picks[0]))
+    return points
+
+
+def play(lockstep: Lockstep, starts: Sequence[Start], strategy: Strategy) -> Played:
+    """Let a strategy play the starts."""
+    round_, batch = lockstep.reset(starts), lockstep.protocol.batch_size
+    accuracy, picks, described = [lockstep.measure().accuracy], [], []
+    for _ in range(lockstep.protocol.rounds):
+        picks.append(strategy(round_, batch))
+        described.append(_describe(round_, picks[-1]))
+        round_ = lockstep.label(picks[-1])
+        accuracy.append(lockstep.measure().accuracy)
+    u, contributions = (torch.stack(values).cpu() for values in zip(*described, strict=True))
+    return Played(
+        accuracy=torch.stack(accuracy, 1).cpu().numpy(),
+        picks=torch.stack(picks, 1).cpu().numpy(),
+        difficulty=u.flatten(1).numpy(),
+        contributions=contributions.transpose(1, 2).flatten(2).numpy(),
+    )
+
+
+def _describe(round_: Round, picked: Tensor) -> tuple[Tensor, Tensor]:
+    """Of some positions [S, b]: difficulty U [S, b], and each modality's contribution [S, M, b]."""
+    outputs = round_.outputs_at(picked)
+    head = round_.model.parameters.multimodal_head
+    return difficulty(round_.fused(outputs)), sample_contributions(head, outputs.hidden, outputs.logits.argmax(1))

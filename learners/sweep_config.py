@@ -1,0 +1,110 @@
+"""What a sweep is: the files of tune_configs/, typed and checked. No ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from envs.errors import ConfigError, nearest
+from learners.settings import TrainConfig, build, merge
+
+SEARCHES = ("optuna", "asha", "population")
+MEASURED = ("aulc", "weakest_modality", "hard_third", "soft_accuracy")
+RANGES = {"uniform": 2, "loguniform": 2, "randint": 2, "choice": None}  # kind -> how many numbers
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A search over settings of training."""
+
+    space: dict[str, dict[str, list[Any]]]  # setting, as in reward.hard_third -> {kind: values}
+    search: str = "optuna"
+    trials: int = 12
+    slices: int = 1  # measurements per trial, evenly over its iterations
+    concurrent: int = 2  # trials side by side, each in a process of its own
+    starts: int = 10  # episodes in which a policy is measured, the same for all trials
+    seed: int = 0
+    objectives: dict[str, str] = field(default_factory=lambda: {"aulc": "max"})
+    train: dict[str, Any] = field(default_factory=dict)  # settings of every trial
+
+    def __post_init__(self) -> None:
+        if self.search not in SEARCHES:
+            raise ConfigError(
+                f"search is {self.search!r}.{nearest(self.search, SEARCHES)} It must be one of {', '.join(SEARCHES)}."
+            )
+        for name in ("trials", "slices", "concurrent", "starts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name, mode in self.objectives.items():
+            if name not in MEASURED:
+                raise ConfigError(
+                    f"objectives names {name!r}.{nearest(name, MEASURED)} Measured: {', '.join(MEASURED)}."
+                )
+            if mode not in ("max", "min"):
+                raise ConfigError(f"objectives.{name} is {mode!r}; it must be 'max' or 'min'.")
+        if not self.objectives:
+            raise ConfigError(f"objectives is empty; name at least one of {', '.join(MEASURED)}.")
+        if self.search != "optuna" and len(self.objectives) > 1:
+            raise ConfigError(f"search {self.search} follows one objective, and there are {len(self.objectives)}.")
+        if self.search != "optuna" and self.slices < 2:
+            raise ConfigError(
+                f"slices is {self.slices}; search {self.search} decides between slices, so give 2 or more."
+            )
+        if self.search == "population" and self.concurrent < self.trials:
+            raise ConfigError(
+                f"concurrent is {self.concurrent} and trials {self.trials}; a population trains side by side, so set "
+                "concurrent to as many."
+            )
+        if not self.space:
+            raise ConfigError("space is empty; name the settings to search over.")
+        for name, values in self.space.items():
+            _check_range(name, values)
+        first = self.train_config({name: low_end(values) for name, values in self.space.items()})
+        if first.policy.mlp or not first.policy.linear:
+            raise ConfigError("A sweep measures linear policies; leave policy.mlp empty and policy.linear true.")
+        if self.slices > first.iterations:
+            raise ConfigError(f"slices is {self.slices}, and a trial has only {first.iterations} iterations.")
+
+    def train_config(self, chosen: Mapping[str, Any]) -> TrainConfig:
+        """Settings of the trial that was given these values.
+
+        Raises:
+            ConfigError: where they are no settings of training.
+        """
+        settings: dict[str, Any] = dict(self.train)
+        for name, value in chosen.items():
+            for part in reversed(name.split(".")):
+                value = {part: value}
+            settings = merge(settings, value)
+        return build(TrainConfig, settings)
+
+
+def until(config: TrainConfig, iterations: int) -> TrainConfig:
+    """The same training, ending after so many iterations."""
+    if config.algorithm == "evolution":
+        return replace(config, evolution=replace(config.evolution, generations=iterations))
+    return replace(config, learner=replace(config.learner, iterations=iterations))
+
+
+def low_end(values: Mapping[str, list[Any]]) -> Any:
+    """A value of the range."""
+    return next(iter(values.values()))[0]
+
+
+def _check_range(name: str, values: Mapping[str, list[Any]]) -> None:
+    if len(values) != 1 or next(iter(values)) not in RANGES:
+        kind = next(iter(values), "")
+        raise ConfigError(
+            f"space.{name} is {dict(values)}.{nearest(kind, RANGES)} Write one of {', '.join(RANGES)} with its values, "
+            "as in {uniform: [0, 1]}."
+        )
+    (kind, given), *_ = values.items()
+    if kind == "choice":
+        if not given:
+            raise ConfigError(f"space.{name}: choice has no values.")
+        return
+    if len(given) != RANGES[kind] or not all(isinstance(v, int | float) for v in given) or not given[0] < given[1]:
+        raise ConfigError(f"space.{name}: {kind} is {given}; write [least, most].")
+    if kind == "loguniform" and given[0] <= 0:
+        raise ConfigError(f"space.{name}: loguniform begins at {given[0]}; it must be above 0.")

@@ -1,0 +1,74 @@
+"""Which trials no other one beats, as a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+
+def pareto_front(values: np.ndarray) -> np.ndarray:
+    """Which rows of values [N, O], larger being better, no other row dominates, bool [N].
+
+    A row dominates another if it is nowhere smaller and somewhere larger; equal rows do not dominate each other.
+    """
+    nowhere_smaller = (values[:, None] >= values[None]).all(2)
+    somewhere_larger = (values[:, None] > values[None]).any(2)
+    return ~(nowhere_smaller & somewhere_larger).any(0)
+
+
+def choose(values: np.ndarray) -> int:
+    """The row of the front nearest to the best of every objective, each scaled to 0 .. 1 over the front."""
+    front = np.flatnonzero(pareto_front(values))
+    low, high = values[front].min(0), values[front].max(0)
+    scaled = (values[front] - low) / np.where(high > low, high - low, 1.0)
+    return int(front[np.square(1 - scaled).sum(1).argmin()])
+
+
+def table(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives: Sequence[str]) -> str:
+    """Markdown: a row per trial; the front and the chosen one are marked."""
+    lines = [
+        f"| trial | {' | '.join((*names, *objectives))} | |",
+        "|---|" + "---:|" * (len(names) + len(objectives)) + "---|",
+    ]
+    for trial in sorted(trials, key=lambda t: -t["objectives"][objectives[0]]):
+        settings = [_short(trial["settings"][name]) for name in names]
+        values = [f"{100 * trial['objectives'][name]:.2f}" for name in objectives]
+        mark = "chosen" if trial["chosen"] else "front" if trial["front"] else ""
+        lines.append(f"| {trial['trial']} | {' | '.join(settings + values)} | {mark} |")
+    return "\n".join(lines)
+
+
+def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: Path, title: str) -> None:
+    """Picture of the trials by their first two objectives; by number of trial where there is one only."""
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4.6), constrained_layout=True)
+    second = objectives[1] if len(objectives) > 1 else None
+    y = [100 * t["objectives"][objectives[0]] for t in trials]
+    x = [100 * t["objectives"][second] for t in trials] if second else list(range(1, len(trials) + 1))
+    axis.scatter(x, y, color="#999999", label="trials")
+    front = sorted((a, b) for a, b, t in zip(x, y, trials, strict=True) if t["front"])
+    axis.plot(*zip(*front, strict=True), "o-", color="#0072B2", label="Pareto front" if second else "best")
+    chosen = next((a, b) for a, b, t in zip(x, y, trials, strict=True) if t["chosen"])
+    axis.scatter(*chosen, s=120, facecolors="none", edgecolors="#D55E00", linewidths=2, label="chosen", zorder=3)
+    for a, b, t in zip(x, y, trials, strict=True):
+        if t["front"]:
+            words = ", ".join(f"{name.split('.')[-1]} {_short(v)}" for name, v in t["settings"].items())
+            axis.annotate(words, (a, b), textcoords="offset points", xytext=(6, -10), fontsize=6, color="#555555")
+    axis.set(xlabel=f"{second}, points" if second else "trial", ylabel=f"{objectives[0]}, points", title=title)
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    temporary = file.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+    temporary.replace(file)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,262 @@
+"""`tune`: many trainings with different settings, searched by Ray Tune.
+
+    out/
+        sweep.yaml              what is searched, resolved
+        tune/                   Ray Tune's own state, from which --resume goes on
+        trials/<id>/            a run folder for each trial, see learners.run_folder
+        pareto.json, pareto.png, table.md, chosen.yaml
+
+A trial's policy is measured by its greedy episodes on the rows that policies train on, at starts that no training
+used, the same for all trials: the rows on which `compare` judges stay unseen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+import yaml
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+
+from envs.errors import ConfigError
+from envs.lockstep import draw_start
+from envs.multimodal_al import Source
+from envs.preparation import prepare
+from envs.roles import partition, training_roles
+from envs.sources import absolute_name, is_family, open_dataset
+from learners.population import Arena, play_population
+from learners.run_folder import RunFolder
+from learners.runtime import local_ray
+from learners.settings import TrainConfig, build, read_yaml, to_yaml
+from learners.sweep_config import SweepConfig, until
+from learners.sweep_pareto import choose, draw, pareto_front, table
+from learners.telemetry import Board, Progress
+from policies.selector import load_policy
+
+FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0
+SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
+POLICY = "policy_folder"  # of a checkpoint that trials exchange
+
+
+def sweep(config: SweepConfig, out: str | Path, resume: bool = False) -> dict[str, Any]:
+    """Search; returns the content of pareto.json.
+
+    Args:
+        config: what to search; with `resume` that of the folder is used.
+        out: folder of the sweep.
+        resume: go on from an interrupted sweep; trials that had begun go on from their last checkpoints.
+
+    Raises:
+        RLMBAError: on bad settings or data, before any trial starts; where every trial failed.
+    """
+    out = Path(out).absolute()
+    described = out / "sweep.yaml"
+    if resume:
+        if not described.is_file():
+            raise ConfigError(f"{out} holds no sweep to resume; start one without --resume.")
+        config = build(SweepConfig, read_yaml(described))
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty; choose another --out, or --resume the sweep that is there.")
+    sample = _sample(config)
+    for name in sample.datasets:
+        if is_family(name):
+            raise ConfigError(f"'{name}' is no single pool, and a sweep measures every trial on the same one.")
+        Source(replace(sample.env(), device="cpu"), name)  # complains where an episode does not fit
+    datasets = [absolute_name(name) for name in sample.datasets]
+    config = replace(config, train=dict(config.train) | {"datasets": datasets})
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        RunFolder(out).write_text(described, to_yaml(config))
+    tried = tune.with_parameters(_trial, config=config, out=str(out))
+    tried = tune.with_resources(tried, {"cpu": 1})
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each trial writes its own events
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    with local_ray(config.concurrent):
+        tuner = _restored(out, tried) if resume else None
+        if tuner is None:
+            tuner = tune.Tuner(
+                tried,
+                param_space={} if config.search == "optuna" else _space(config),
+                tune_config=_tune_config(config),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(out),
+                    verbose=0,
+                    callbacks=[_Show(config.trials, list(config.objectives))],
+                ),
+            )
+        results = tuner.fit()
+    return _conclude(config, out, results)
+
+
+def _restored(out: Path, tried: Any) -> tune.Tuner | None:
+    """The interrupted sweep; None where it had not begun."""
+    folder = str(out / "tune")
+    if not tune.Tuner.can_restore(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return tune.Tuner.restore(folder, trainable=tried, resume_unfinished=True, resume_errored=True)
+
+
+def _sample(config: SweepConfig) -> TrainConfig:
+    return config.train_config({name: next(iter(values.values()))[0] for name, values in config.space.items()})
+
+
+def _space(config: SweepConfig) -> dict[str, Any]:
+    space = {}
+    for name, values in config.space.items():
+        (kind, given), *_ = values.items()
+        space[name] = tune.choice(given) if kind == "choice" else SPACES[kind](*given)
+    return space
+
+
+def _tune_config(config: SweepConfig) -> tune.TuneConfig:
+    common = {"num_samples": config.trials, "max_concurrent_trials": config.concurrent}
+    (first, mode), *_ = config.objectives.items()
+    if config.search == "optuna":
+        modes = list(config.objectives.values())
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        search = OptunaSearch(
+            _space(config),
+            metric=list(config.objectives) if len(modes) > 1 else first,
+            mode=modes if len(modes) > 1 else mode,
+            seed=config.seed,
+        )
+        # The limiter tells Optuna a result before it asks for the next trial.
+        return tune.TuneConfig(num_samples=config.trials, search_alg=ConcurrencyLimiter(search, config.concurrent))
+    if config.search == "asha":
+        scheduler: Any = ASHAScheduler(
+            time_attr="training_iteration", metric=first, mode=mode, max_t=config.slices, grace_period=1,
+            reduction_factor=2,
+        )  # fmt: skip
+    else:
+        scheduler = PopulationBasedTraining(
+            time_attr="training_iteration", metric=first, mode=mode, perturbation_interval=1,
+            hyperparam_mutations=_space(config),
+        )  # fmt: skip
+    return tune.TuneConfig(scheduler=scheduler, **common)
+
+
+def _trial(chosen: dict[str, Any], config: SweepConfig, out: str) -> None:
+    """One trial, in a process of its own: train in slices, measure after each."""
+    from learners.training import train  # registers algorithms with ray where it runs
+
+    torch.set_num_threads(1)
+    context = tune.get_context()
+    run = RunFolder(Path(out) / "trials" / context.get_trial_id())
+    whole = config.train_config(chosen)
+    whole = replace(whole, minutes=1e6, resources=replace(whole.resources, num_env_runners=0, num_learners=0))
+    done = 0
+    taken = tune.get_checkpoint()
+    if taken is not None:  # of this trial before a failure, or of a stronger one
+        with taken.as_directory() as folder:
+            done = json.loads((Path(folder) / "slice.json").read_text())["done"]
+            if config.search == "population":
+                shutil.rmtree(run.root, ignore_errors=True)
+                shutil.copytree(Path(folder) / POLICY, run.root)
+    for part in range(done, config.slices):
+        iterations = round(whole.iterations * (part + 1) / config.slices)
+        now = until(whole, iterations)
+        resume = run.is_run() and bool(run.finished_checkpoints())
+        if not resume:
+            shutil.rmtree(run.root, ignore_errors=True)
+        else:
+            run.write_text(run.config, to_yaml(replace(now, datasets=tuple(map(absolute_name, now.datasets)))))
+        train(now, run.root, resume=resume)
+        measured = measure(now, run.policy, config.starts)
+        with _checkpoint(run, part + 1, config.search == "population") as folder:
+            tune.report(measured, checkpoint=tune.Checkpoint.from_directory(folder))
+    board = Board(run.tensorboard, None)
+    board.hparams(chosen, measure(whole, run.policy, config.starts))
+    board.close()
+
+
+def _checkpoint(run: RunFolder, done: int, whole: bool) -> Any:
+    """A temporary folder with what another process needs to go on."""
+    folder = tempfile.TemporaryDirectory()
+    Path(folder.name, "slice.json").write_text(json.dumps({"done": done}))
+    if whole:
+        keep = shutil.ignore_patterns("tensorboard", ".lock")
+        shutil.copytree(run.root, Path(folder.name) / POLICY, ignore=keep)
+    return folder
+
+
+def measure(config: TrainConfig, policy: Path, starts: int) -> dict[str, float]:
+    """What greedy episodes of a linear policy come to, means over data sets and starts, fractions of 1."""
+    selector, _ = load_policy(policy)
+    arena = Arena(config.protocol, config.model, config.candidates, config.reward, config.policy)
+    weights = selector.weights.detach().numpy()[None]
+    found = []
+    for name in config.datasets:
+        pool = open_dataset(name)
+        data = prepare(pool, partition(pool).policy, dim=config.model.projection_dim)
+        seeds = range(FIRST_START, FIRST_START + starts)
+        played = [draw_start(training_roles(pool, seed), seed, config.protocol) for seed in seeds]
+        found.append(play_population(data, played, arena, weights))
+    renamed = {"aulc": "accuracy", "hard_third": "hard_accuracy"}
+    names = ("aulc", "weakest_modality", "hard_third", "soft_accuracy")
+    return {n: float(np.mean([f[renamed.get(n, n)].mean() for f in found])) for n in names}
+
+
+class _Show(tune.Callback):
+    """A line for every trial that ends."""
+
+    def __init__(self, trials: int, objectives: list[str]):
+        self._trials, self._objectives, self._ended = trials, objectives, 0
+        self._progress = Progress()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended += 1
+        result = trial.last_result or {}
+        values = "  ".join(f"{n} {100 * result[n]:.2f}" for n in self._objectives if n in result)
+        self._progress(f"trial {trial.trial_id}  {self._ended} of {self._trials} ended  {values}", last=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended += 1
+        self._progress(f"trial {trial.trial_id} failed: see {trial.local_path}", last=True)
+
+
+def _conclude(config: SweepConfig, out: Path, results: Any) -> dict[str, Any]:
+    objectives = list(config.objectives)
+    ended = [r for r in results if r.metrics and all(name in r.metrics for name in objectives)]
+    if not ended:
+        failed = next((r.error for r in results if r.error), "none was begun")
+        raise ConfigError(f"No trial of the sweep ended: {failed}. Look into {out / 'tune'}.")
+    sign = np.array([1.0 if mode == "max" else -1.0 for mode in config.objectives.values()])
+    values = sign * np.array([[r.metrics[name] for name in objectives] for r in ended])
+    front, best = pareto_front(values), choose(values)
+    trials = [
+        {
+            "trial": r.metrics["trial_id"],
+            "settings": {name: r.config[name] for name in config.space},
+            "objectives": {name: r.metrics[name] for name in objectives},
+            "slices": r.metrics["training_iteration"],
+            "front": bool(front[i]),
+            "chosen": i == best,
+        }
+        for i, r in enumerate(ended)
+    ]
+    chosen = config.train_config(trials[best]["settings"])
+    summary = {"datasets": list(chosen.datasets), "objectives": config.objectives, "trials": trials}
+    folder = RunFolder(out)
+    folder.write_text(out / "pareto.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_text(out / "table.md", table(trials, list(config.space), objectives) + "\n")
+    plain = yaml.safe_load(to_yaml(chosen))
+    folder.write_text(out / "chosen.yaml", yaml.safe_dump(plain, sort_keys=False))
+    draw(trials, objectives, out / "pareto.png", f"{len(trials)} trials on {', '.join(map(_name, chosen.datasets))}")
+    return summary
+
+
+def _name(dataset: str) -> str:
+    return Path(dataset).stem if "/" in dataset else dataset
