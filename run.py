@@ -87,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--num-env-runners", type=int, metavar="N", help="processes that play episodes (2)")
     train.add_argument("--num-gpus-per-env-runner", type=float, metavar="G", help="GPU share of each (0)")
     _add_settings(train, "YAML file of settings", "learner.copies=8")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, or --storage")
+    _add_storage(train)
     train.set_defaults(run=_train)
 
     average = commands.add_parser(
@@ -168,7 +169,10 @@ def _add_tune(commands: Any) -> None:
     command.add_argument("--trials", type=int, metavar="N", help="in place of the file's")
     command.add_argument("--concurrent", type=int, metavar="N", help="trials side by side, in place of the file's")
     command.add_argument("--seed", type=int, metavar="S", help="decides what is tried (0)")
-    command.add_argument("--resume", action="store_true", help="go on with the interrupted sweep in --out")
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the interrupted sweep in --out, or --storage"
+    )
+    _add_storage(command)
     command.set_defaults(run=_tune)
 
 
@@ -177,6 +181,21 @@ def _add_settings(command: argparse.ArgumentParser, file: str, example: str) -> 
     command.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help=f"one setting, as in {example}; repeatable"
     )
+
+
+def _add_storage(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--storage",
+        metavar="DIR|URL",
+        help="keep a copy of --out in this shared folder or bucket (s3://..., gs://...), under the name of --out",
+    )
+
+
+def _print_copy(args: argparse.Namespace) -> None:
+    from learners.storage import place_of
+
+    if args.storage:
+        print(f"copy            {place_of(args.storage, args.out)}")
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -201,11 +220,12 @@ def _train(args: argparse.Namespace) -> int:
     }
     settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
     settings = merge(settings, {"resources": {k: v for k, v in resources.items() if v is not None}})
-    policy = train(build(TrainConfig, settings), args.out, resume=args.resume)
+    policy = train(build(TrainConfig, settings), args.out, resume=args.resume, storage=args.storage)
     run = Path(args.out)
     print(f"policy          {policy}")
     print(f"learning curve  {run / 'learning_curve.png'}")
     print(f"TensorBoard     tensorboard --logdir {run / 'tensorboard'}")
+    _print_copy(args)
     return 0
 
 
@@ -302,20 +322,23 @@ def _tune(args: argparse.Namespace) -> int:
 
     if not args.config and not args.resume:
         raise ConfigError("Give --config, such as tune_configs/balance.yaml, or --resume.")
-    settings = read_yaml(args.config if args.config else Path(args.out) / "sweep.yaml")
-    flags = {"trials": args.trials, "concurrent": args.concurrent, "seed": args.seed}
-    settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
-    if args.dataset:
-        settings = merge(settings, {"train": {"datasets": split_names(args.dataset)}})
-    config = build(SweepConfig, settings)
+    config = None
+    if not args.resume:
+        settings = read_yaml(args.config)
+        flags = {"trials": args.trials, "concurrent": args.concurrent, "seed": args.seed}
+        settings = merge(settings, {k: v for k, v in flags.items() if v is not None})
+        if args.dataset:
+            settings = merge(settings, {"train": {"datasets": split_names(args.dataset)}})
+        config = build(SweepConfig, settings)
     from learners.sweeps import sweep
 
-    sweep(config, args.out, resume=args.resume)
+    sweep(config, args.out, resume=args.resume, storage=args.storage)
     out = Path(args.out)
     print((out / "table.md").read_text(encoding="utf-8"))
     for what, name in (("front", "pareto.json"), ("picture", "pareto.png"), ("chosen", "chosen.yaml")):
         print(f"{what:15s} {out / name}")
     print(f"TensorBoard     tensorboard --logdir {out / 'trials'}")
+    _print_copy(args)
     return 0
 
 

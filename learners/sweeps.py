@@ -39,6 +39,7 @@ from learners.population import Arena, play_population
 from learners.run_folder import RunFolder
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
+from learners.storage import RunCopy
 from learners.sweep_config import SweepConfig, until
 from learners.sweep_pareto import choose, draw, pareto_front, table
 from learners.telemetry import Board, Progress
@@ -49,19 +50,28 @@ SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tun
 POLICY = "policy_folder"  # of a checkpoint that trials exchange
 
 
-def sweep(config: SweepConfig, out: str | Path, resume: bool = False) -> dict[str, Any]:
+def sweep(
+    config: SweepConfig | None, out: str | Path, resume: bool = False, storage: str | None = None
+) -> dict[str, Any]:
     """Search; returns the content of pareto.json.
 
     Args:
-        config: what to search; with `resume` that of the folder is used.
+        config: what to search; with `resume` that of the folder is used in its place.
         out: folder of the sweep.
         resume: go on from an interrupted sweep; trials that had begun go on from their last checkpoints.
+        storage: folder or URL that receives Ray Tune's state, copies of the trials' run folders after each slice, and
+            of what the sweep ends with; the trials' machines need share no other folder.
 
     Raises:
         RLMBAError: on bad settings or data, before any trial starts; where every trial failed.
     """
     out = Path(out).absolute()
     described = out / "sweep.yaml"
+    copy = RunCopy(storage, RunFolder(out), described.name, skip=("tune", "trials")) if storage else None
+    if copy is not None and resume:
+        copy.fetch()
+    elif copy is not None:
+        copy.refuse_other_run()
     if resume:
         if not described.is_file():
             raise ConfigError(f"{out} holds no sweep to resume; start one without --resume.")
@@ -78,12 +88,15 @@ def sweep(config: SweepConfig, out: str | Path, resume: bool = False) -> dict[st
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         RunFolder(out).write_text(described, to_yaml(config))
-    tried = tune.with_parameters(_trial, config=config, out=str(out))
+    if copy is not None:
+        copy.send()
+    place = copy.place if copy is not None else None
+    tried = tune.with_parameters(_trial, config=config, out=str(out), place=place)
     tried = tune.with_resources(tried, {"cpu": 1})
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each trial writes its own events
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     with local_ray(config.concurrent):
-        tuner = _restored(out, tried) if resume else None
+        tuner = _restored(place or str(out), tried) if resume else None
         if tuner is None:
             tuner = tune.Tuner(
                 tried,
@@ -91,18 +104,21 @@ def sweep(config: SweepConfig, out: str | Path, resume: bool = False) -> dict[st
                 tune_config=_tune_config(config),
                 run_config=tune.RunConfig(
                     name="tune",
-                    storage_path=str(out),
+                    storage_path=place or str(out),
                     verbose=0,
                     callbacks=[_Show(config.trials, list(config.objectives))],
                 ),
             )
         results = tuner.fit()
-    return _conclude(config, out, results)
+    summary = _conclude(config, out, results)
+    if copy is not None:
+        copy.finish()
+    return summary
 
 
-def _restored(out: Path, tried: Any) -> tune.Tuner | None:
-    """The interrupted sweep; None where it had not begun."""
-    folder = str(out / "tune")
+def _restored(place: str, tried: Any) -> tune.Tuner | None:
+    """The interrupted sweep in a folder or URL; None where it had not begun."""
+    folder = f"{place}/tune"
     if not tune.Tuner.can_restore(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -148,7 +164,7 @@ def _tune_config(config: SweepConfig) -> tune.TuneConfig:
     return tune.TuneConfig(scheduler=scheduler, **common)
 
 
-def _trial(chosen: dict[str, Any], config: SweepConfig, out: str) -> None:
+def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | None) -> None:
     """One trial, in a process of its own: train in slices, measure after each."""
     from learners.training import train  # registers algorithms with ray where it runs
 
@@ -165,6 +181,9 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str) -> None:
             if config.search == "population":
                 shutil.rmtree(run.root, ignore_errors=True)
                 shutil.copytree(Path(folder) / POLICY, run.root)
+    copy = RunCopy(f"{place}/trials", run) if place else None
+    if copy is not None and done and not run.is_run():
+        copy.fetch()  # it went on another machine before
     for part in range(done, config.slices):
         iterations = round(whole.iterations * (part + 1) / config.slices)
         now = until(whole, iterations)
@@ -175,11 +194,15 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str) -> None:
             run.write_text(run.config, to_yaml(replace(now, datasets=tuple(map(absolute_name, now.datasets)))))
         train(now, run.root, resume=resume)
         measured = measure(now, run.policy, config.starts)
+        if copy is not None:
+            copy.send()
         with _checkpoint(run, part + 1, config.search == "population") as folder:
             tune.report(measured, checkpoint=tune.Checkpoint.from_directory(folder))
     board = Board(run.tensorboard, None)
     board.hparams(chosen, measure(whole, run.policy, config.starts))
     board.close()
+    if copy is not None:
+        copy.finish()
 
 
 def _checkpoint(run: RunFolder, done: int, whole: bool) -> Any:

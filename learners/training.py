@@ -30,6 +30,7 @@ from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, held_back_errors, local_ray
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
+from learners.storage import RunCopy
 from learners.telemetry import Board, Progress, distinct_names
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
@@ -38,18 +39,25 @@ ENV_NAME = "rl_mba_multimodal_al"
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
 
 
-def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
+def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: str | None = None) -> Path:
     """Train a policy; returns its folder.
 
     Args:
         config: the settings; with `resume` those of the folder are used and only `minutes` is taken from here.
         out: run folder.
         resume: go on from the last checkpoint of an interrupted run.
+        storage: folder or URL that receives a copy of the run folder after each iteration; a run is resumed from it
+            where it has come further there than in `out`.
 
     Raises:
-        RLMBAError: on bad settings or data, before any work starts.
+        RLMBAError: on bad settings or data, before any work starts; at the end, where the copy is not complete.
     """
     run = RunFolder(out)
+    copy = RunCopy(storage, run) if storage else None
+    if copy is not None and resume:
+        copy.fetch()
+    elif copy is not None:
+        copy.refuse_other_run()
     if resume:
         if not run.is_run():
             raise ConfigError(f"{out} holds no run to resume; start one without --resume.")
@@ -70,7 +78,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False) -> Path:
             run.write_text(run.config, to_yaml(config))
         alone = evolution and not config.resources.num_env_runners
         with nullcontext() if alone else local_ray(config.resources.processes), stop_requested() as stopping:
-            return _train(config, run, card, stopping)
+            return _train(config, run, card, stopping, copy)
     finally:
         run.release()
 
@@ -242,7 +250,9 @@ class GradientTrainer:
         self.algorithm.stop()
 
 
-def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event) -> Path:
+def _train(
+    config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event, copy: RunCopy | None
+) -> Path:
     progress, clock = Progress(), time.monotonic()
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
@@ -286,6 +296,8 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
             board.histograms(iteration, trainer.histograms)
             enough = iteration == config.iterations or minutes >= config.minutes or stopping.is_set()
             progress(_line(iteration, config, card, figures, minutes), last=enough)
+            if copy is not None:
+                copy.send()
         rows = run.read_history()
         if rows:
             title = f"Training on {', '.join(s['name'] for s in card.trained_on)}"
@@ -299,6 +311,8 @@ def _train(config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: thre
         if board is not None:
             board.close()
         trainer.stop()
+    if copy is not None:
+        copy.finish()
     return run.policy
 
 
