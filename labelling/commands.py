@@ -18,7 +18,8 @@ Rows without a label wait; 'skip' means cannot tell. A later answer of the same 
 among several annotators the majority counts.
 examples:
   python run.py tell shop shop/batches/batch-0001.csv
-  python run.py tell shop anna.csv ben.csv --annotator file"""
+  python run.py tell shop anna.csv ben.csv --annotator file
+  python run.py tell shop --label-studio http://localhost:8080"""
 
 
 def add_commands(commands: Any) -> None:
@@ -45,9 +46,20 @@ def add_commands(commands: Any) -> None:
 
     ask = _add(commands, "ask", _ask, "choose the samples to label next")
     ask.add_argument("--batch", type=int, default=50, metavar="N", help="how many (50)")
+    ask.add_argument(
+        "--label-studio",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="write a file for Label Studio's import too; with the URL of a server: send the batch there",
+    )
+    ask.add_argument(
+        "--media-url", metavar="PREFIX", help="tasks name pictures by PREFIX and path instead of holding them"
+    )
 
     tell = _add(commands, "tell", _tell, "take labels, retrain, say what changed", TELL_NOTES, raw)
-    tell.add_argument("files", nargs="+", metavar="FILE", help="labels")
+    tell.add_argument("files", nargs="*", metavar="FILE", help="labels; .json: Label Studio's JSON export")
+    tell.add_argument("--label-studio", metavar="URL", help="fetch the annotations of a server")
     tell.add_argument("--annotator", metavar="NAME", help="who labelled; 'file': the files' names")
     tell.add_argument("--new-classes", metavar="A,B,...", help="classes to add to fixed ones")
     tell.add_argument("--encoding", metavar="NAME", help="of the CSV files (UTF-8)")
@@ -108,23 +120,48 @@ def _ask(args: argparse.Namespace) -> int:
     if waiting is not None:
         print(f"Batch {event['batch']} has no answer yet, so it is still the next one; undo takes it back.")
     print(f"batch           {project.batch_file(event['batch'])}  ({len(event['rows'])} samples)")
-    print(f"next            fill in the column label, then: python run.py tell {args.project} FILE")
+    if args.label_studio:
+        from labelling.label_studio_server import push
+
+        address, new = push(project, event, args.label_studio, args.media_url)
+        print(f"Label Studio    {address}  ({new} new tasks)")
+        print(
+            f"next            label there, then: python run.py tell {args.project} --label-studio {args.label_studio}"
+        )
+    elif args.label_studio is not None:
+        from labelling.label_studio import write_tasks
+
+        tasks, interface = write_tasks(project, event, args.media_url)
+        print(f"tasks           {tasks}  (Import)")
+        print(f"interface       {interface}  (Settings, Labeling Interface, Code)")
+        print(f"next            label, export as JSON, then: python run.py tell {args.project} EXPORT.json")
+    else:
+        print(f"next            fill in the column label, then: python run.py tell {args.project} FILE")
     return 0
 
 
 def _tell(args: argparse.Namespace) -> int:
+    from envs.errors import ConfigError
+    from labelling.label_studio import read_export
     from labelling.progress import history, in_lines
     from labelling.project import Project
     from labelling.state import ANNOTATOR
-    from labelling.telling import read_answers, tell_answers
+    from labelling.telling import Answer, read_answers, tell_answers
 
     project = Project(args.project)
-    who = [Path(file).stem if args.annotator == "file" else args.annotator or ANNOTATOR for file in args.files]
-    answers = (
-        answer
-        for file, name in zip(args.files, who, strict=True)
-        for answer in read_answers([file], name, args.encoding)
-    )
+    if bool(args.files) == bool(args.label_studio):
+        raise ConfigError("Give files with labels, or --label-studio URL.")
+    answers: list[Answer] = []
+    if args.label_studio:
+        from labelling.label_studio_server import pull
+
+        answers += pull(project, args.label_studio, args.annotator)
+    for file in args.files:
+        who = Path(file).stem if args.annotator == "file" else args.annotator
+        if Path(file).suffix.lower() == ".json":
+            answers += read_export(file, who)
+        else:
+            answers += read_answers([file], who or ANNOTATOR, args.encoding)
     told = tell_answers(project, answers, _split(args.new_classes))
     print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
     if told.new_classes:

@@ -1,0 +1,124 @@
+"""A running Label Studio server, through its SDK: batches go there, annotations come back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from envs.errors import ConfigError, DataError
+from labelling.files import write_text
+from labelling.journal import Event
+from labelling.label_studio import answers_of, labelling_interface, make_tasks
+from labelling.project import Project
+from labelling.telling import Answer
+
+TOKEN = "LABEL_STUDIO_API_KEY"  # environment variable with the user's access token; nothing writes it down
+_LINK = "label_studio.json"  # of a labelling project: which project of which server belongs to it
+_SECONDS = 60
+_CHUNK = 50_000_000  # bytes of tasks in a request; a server takes 200 MB
+
+
+def push(project: Project, event: Event, url: str, media_url: str | None = None) -> tuple[str, int]:
+    """Import a batch into the project's own project on the server, which is made the first time.
+
+    Samples of the batch that are there already are left alone, so an interrupted push can be repeated.
+
+    Returns:
+        the address at which people label, and how many tasks were new.
+
+    Raises:
+        ConfigError: without the SDK, the token or the server; see also `labelling.label_studio.make_tasks`.
+    """
+    xml, tasks = labelling_interface(project), make_tasks(project, event, media_url)
+    with _server(url) as client:
+        number = _linked(project, url)
+        if number is None:
+            number = client.projects.create(title=project.settings.name, label_config=xml).id
+            write_text(project.path / _LINK, json.dumps({"url": url.rstrip("/"), "project": number}) + "\n")
+        else:
+            client.projects.update(number, label_config=xml)  # classes may have come since
+        data = [task["data"] for task in _exported(client, number)]
+        there = {d.get("sample") for d in data if d.get("batch") == event["batch"]}
+        new = [task for task in tasks if task["data"]["sample"] not in there]
+        part: list[dict[str, Any]] = []
+        size = 0
+        for task in new:
+            part.append(task)
+            size += len(json.dumps(task))
+            if size > _CHUNK:
+                client.projects.import_tasks(number, request=part)
+                part, size = [], 0
+        if part:
+            client.projects.import_tasks(number, request=part)
+    return f"{url.rstrip('/')}/projects/{number}", len(new)
+
+
+def pull(project: Project, url: str, annotator: str | None = None) -> list[Answer]:
+    """All annotations that the server holds for a project; those that were told before change nothing.
+
+    Raises:
+        ConfigError: without the SDK, the token or the server, or where no batch was pushed there.
+        DataError: on an annotation that is not one choice of class.
+    """
+    number = _linked(project, url)
+    if number is None:
+        raise ConfigError(f"{project.path} has sent nothing to {url}; begin with `ask --label-studio {url}`.")
+    with _server(url) as client:
+        tasks = _exported(client, number)
+    return list(answers_of(tasks, f"{url.rstrip('/')}/projects/{number}", annotator))
+
+
+def _linked(project: Project, url: str) -> int | None:
+    """Number of the server's project; None before the first push."""
+    file = project.path / _LINK
+    if not file.exists():
+        return None
+    try:
+        link = json.loads(file.read_text("utf-8"))
+        known, number = str(link["url"]), int(link["project"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read ({error!r}); delete it to begin a new project on the server.") from None
+    if known != url.rstrip("/"):
+        raise ConfigError(f"{project.path} belongs to {known}, and not to {url}; delete {file} to move it.")
+    return number
+
+
+def _exported(client: Any, number: int) -> list[dict[str, Any]]:
+    """All tasks of a project with their annotations."""
+    stream = client.projects.exports.download_sync(number, export_type="JSON", download_all_tasks=True)
+    return json.loads(b"".join(stream) or b"[]")
+
+
+@contextmanager
+def _server(url: str) -> Iterator[Any]:
+    """The SDK's client; what goes wrong with it in words."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{url!r} is no address of a server; it begins with http:// or https://.")
+    try:
+        import httpx
+        from label_studio_sdk import LabelStudio
+        from label_studio_sdk.core.api_error import ApiError
+    except ImportError as error:
+        raise ConfigError(
+            f"Talking to a Label Studio server needs its SDK ({error}): pip install 'rl-mba[label-studio]'. Without "
+            "one, `ask --label-studio` writes a file for its import, and `tell` reads its JSON export."
+        ) from None
+    token = os.environ.get(TOKEN)
+    if not token:
+        raise ConfigError(f"Set {TOKEN} to an access token of {url} (Account & Settings, Personal Access Token).")
+    try:
+        yield LabelStudio(base_url=url.rstrip("/"), api_key=token, timeout=_SECONDS)
+    except ApiError as error:
+        hint = {
+            401: f" Is {TOKEN} a personal access token of this server, and still valid?",
+            404: f" Was the project deleted there? Then delete {_LINK} in the project's folder to begin a new one.",
+        }.get(error.status_code, "")
+        body = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
+        raise ConfigError(f"{url} answers {error.status_code}: {str(body)[:300]}.{hint}") from None
+    except httpx.HTTPError as error:
+        raise ConfigError(f"{url} cannot be reached ({error}); is the server running?") from None
+    except ValueError as error:  # something answers that is no Label Studio
+        raise ConfigError(f"{url} does not answer like Label Studio ({str(error)[:200]}).") from None
