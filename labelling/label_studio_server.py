@@ -117,7 +117,7 @@ def _server(url: str) -> Iterator[Any]:
             404: f" Was the project deleted there? Then delete {_LINK} in the project's folder to begin a new one.",
         }.get(error.status_code, "")
         body = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
-        raise ConfigError(f"{url} answers {error.status_code}: {str(body)[:300]}.{hint}") from None
+        raise ConfigError(f"{url} answers {error.status_code}: {str(body)[:300].rstrip('.')}.{hint}") from None
     except httpx.HTTPError as error:
         raise ConfigError(f"{url} cannot be reached ({error}); is the server running?") from None
     except ValueError as error:  # something answers that is no Label Studio

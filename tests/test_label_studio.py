@@ -88,8 +88,6 @@ def test_files_that_are_served(project: LabellingProject, tmp_path: Path) -> Non
 NAMES = st.text(min_size=1, max_size=8)
 PEOPLE = st.integers(1, 3)
 SAID = st.lists(st.tuples(NAMES, st.none() | NAMES, PEOPLE), max_size=8, unique_by=lambda a: a[::2])
-    st.tuples(NAMES, st.one_of(st.none(), NAMES), st.integers(1, 3)), max_size=8, unique_by=lambda a: a[::2]
-)
 
 
 @given(SAID, st.booleans())
