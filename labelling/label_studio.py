@@ -59,12 +59,13 @@ def labelling_interface(project: Project) -> str:
         )
     view = ElementTree.Element("View")
     for kind in project.shown_columns:
-        ElementTree.SubElement(view, _TAGS[kind], name=kind, value=f"${kind}")
+        size = {"maxWidth": "400px"} if kind == "picture" else {}  # small ones would fill the page
+        ElementTree.SubElement(view, _TAGS[kind], name=kind, value=f"${kind}", **size)
     if not project.shown_columns:
         ElementTree.SubElement(view, "Text", name="sample", value="$sample")
     ElementTree.SubElement(view, "Header", value="$why", size="5")
     choices = ElementTree.SubElement(
-        view, "Choices", name=CHOICE, toName=_object(project), choice="single", required="true"
+        view, "Choices", name=CHOICE, toName=_object(project), choice="single", required="true", showInLine="true"
     )
     for name in classes:
         ElementTree.SubElement(choices, "Choice", value=name)
