@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [*command, "--username", EMAIL, "--password", PASSWORD],
             stdout=log,
             stderr=log,
-            env=os.environ | quiet | {"LABEL_STUDIO_BASE_DATA_DIR": str(folder)},
+            env=os.environ | settings,
             start_new_session=True,
         )
     address = f"http://127.0.0.1:{port}"
@@ -157,7 +157,7 @@ def test_a_token_that_is_none(server, tmp_path, capsys, monkeypatch):
     assert "answers 401" in error and TOKEN in error and "0123456789" not in error
 
 
-def test_by_the_page(server, truth, tmp_path):
+def test_by_the_page(server, token, truth, tmp_path):
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (program and driver):
         pytest.skip("needs Chromium and chromedriver on the PATH")
@@ -165,6 +165,9 @@ def test_by_the_page(server, truth, tmp_path):
     project.tell({row["id"]: truth[row["id"]] for row in project.ask(40)})
     command("ask", project.project.path, "--batch", "10", "--label-studio", server)
     number = json.loads((project.project.path / "label_studio.json").read_text())["project"]
+    from label_studio_sdk import LabelStudio
+
+    task = next(iter(LabelStudio(base_url=server, api_key=token).tasks.list(project=number))).id
     options = ChromeOptions()
     options.binary_location = program
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
@@ -178,7 +181,7 @@ def test_by_the_page(server, truth, tmp_path):
         browser.find_element(By.NAME, "password").send_keys(PASSWORD)
         browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
         wait.until(lambda b: "login" not in b.current_url)
-        browser.get(f"{server}/projects/{number}/labeling")
+        browser.get(f"{server}/projects/{number}/data?task={task}")
         choices = "//label[contains(., 'Objects')]"
         wait.until(lambda b: b.find_elements(By.XPATH, choices))
         picture = "return [...document.images].some(i => i.src.startsWith('data:image/png') && i.naturalWidth > 0)"
