@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow check results pretrained bench clean
+.PHONY: install label-studio demo test test-slow check results pretrained bench clean
 
 install: .venv/installed
 
@@ -12,6 +12,12 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# A Label Studio server in an environment of its own (1 GB), and its SDK: for the slow tests that talk to it.
+label-studio: install
+	$(PYTHON) -m venv .label-studio
+	.label-studio/bin/pip install --quiet --disable-pip-version-check label-studio==1.23.2
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[label-studio]"
 
 # Train on emoji for three minutes, then compare on rows and seeds that training never saw.
 demo: install
