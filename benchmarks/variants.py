@@ -3,8 +3,9 @@
     python -m benchmarks.variants --dataset a.npz,b.npz [--variants default,no-density,...] [--training-seeds 3]
         [--generations 20] [--jobs 2] [--out runs/variants]
 
-Every variant trains by evolution on the sources of the policy that ships. All policies then play in one comparison on
-`--dataset`, and the table gives each variant's AULC minus that of `default` with the same training seed.
+Every variant trains by evolution on the sources of the policy that ships, "ppo…" by PPO on the bundled ones. All
+policies then play in one comparison on `--dataset`, and the table gives each variant's AULC minus that of the first one
+with the same training seed.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ VARIANTS = ("default", "no-state", "whole-state", "neighbours", *(f"no-{group}" 
 
 def settings(variant: str) -> list[str]:
     """The settings of `run.py train` that make a variant."""
-    if variant == "default":
+    if variant in ("default", "ppo"):
         return []
+    if variant == "ppo-slow":
+        return ["learner.learning_rate=0.01"]
+    if variant == "ppo-mlp":
+        return ["learner.learning_rate=0.01", "policy.mlp=[32,32]"]
     if variant == "no-state":
         return ["policy.state=[]"]
     if variant == "whole-state":
@@ -57,25 +62,30 @@ def train(variant: str, seed: int, generations: int, folder: Path) -> None:
     if (folder / "learning_curve.png").is_file():
         return
     resume = ["--resume"] if (folder / "config.yaml").is_file() else []
-    chosen = [*settings(variant), f"evolution.generations={generations}", "evolution.starts=1"]
+    if variant.startswith("ppo"):  # evolution trains linear policies only
+        trainer, sources, own = "ppo", BUNDLED, [f"learner.iterations={generations}"]
+    else:
+        trainer, sources = "evolution", BUNDLED + FAMILIES
+        own = [f"evolution.generations={generations}", "evolution.starts=1"]
+    chosen = [*settings(variant), *own]
     run(
-        *["train", "--algorithm", "evolution", "--dataset", ",".join(BUNDLED + FAMILIES), "--minutes", "600"],
+        *["train", "--algorithm", trainer, "--dataset", ",".join(sources), "--minutes", "600"],
         *["--num-env-runners", "0", "--seed", str(seed), "--out", str(folder), *resume],
         *(part for setting in chosen for part in ("--set", setting)),
     )
 
 
 def table(summary: dict, variants: list[str], seeds: int) -> str:
-    """Per variant: difference to `default`, mean over targets; for each training seed, and over all; in points."""
+    """Per variant: difference to the first one, mean over targets; for each training seed, and over all; in points."""
     areas = {name: s["aulc"] for name, s in summary["datasets"].items()}
 
     def gain(variant: str, seed: int, reference: str) -> float:
         return statistics.mean(100 * (a[f"{variant}-{seed}"]["mean"] - a[reference]["mean"]) for a in areas.values())
 
     heads = " | ".join(f"seed {seed}" for seed in range(seeds))
-    lines = [f"| variant | minus badge | minus default | {heads} |", "|---|" + "---:|" * (2 + seeds)]
+    lines = [f"| variant | minus badge | minus {variants[0]} | {heads} |", "|---|" + "---:|" * (2 + seeds)]
     for variant in variants:
-        differences = [gain(variant, seed, f"default-{seed}") for seed in range(seeds)]
+        differences = [gain(variant, seed, f"{variants[0]}-{seed}") for seed in range(seeds)]
         badge = statistics.mean(gain(variant, seed, "badge") for seed in range(seeds))
         each = " | ".join(f"{d:+.2f}" for d in differences)
         lines.append(f"| {variant} | {badge:+.2f} | {statistics.mean(differences):+.2f} | {each} |")
@@ -93,7 +103,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/variants"))
     args = parser.parse_args()
-    variants = ["default", *(name for name in args.variants.split(",") if name != "default")]
+    variants = args.variants.split(",")
     trainings = [(variant, seed) for seed in range(args.training_seeds) for variant in variants]
     folders = {pair: args.out / f"{pair[0]}-{pair[1]}" for pair in trainings}
     with ThreadPoolExecutor(args.jobs) as pool:
