@@ -6,6 +6,7 @@ initial policy play each of them, greedily. What is exported is the mean.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class Players:
     """
 
     def __init__(self, resources: ResourceConfig):
-        self._at_once = resources.num_env_runners
+        self._at_once, self._patience = resources.num_env_runners, resources.patience_s
         self._task = ray.remote(
             num_cpus=1, num_gpus=resources.num_gpus_per_env_runner, max_retries=RETRIES
         )(play_population) if self._at_once else None  # fmt: skip
@@ -116,20 +117,32 @@ class Players:
             return [play_population(*job) for job in jobs]
         results: dict[int, _Figures] = {}
         running: dict[ray.ObjectRef, int] = {}
-        for number, job in enumerate(jobs):
-            if len(running) == self._at_once:
-                self._collect(running, results)
-            running[self._task.remote(*job)] = number
-        while running:
-            self._collect(running, results)
+        waiting = deque(range(len(jobs)))
+        overdue = False
+        while len(results) < len(jobs):
+            while waiting and len(set(running.values())) < self._at_once:
+                number = waiting.popleft()
+                running[self._task.remote(*jobs[number])] = number
+            ended, _ = ray.wait(list(running), timeout=self._patience)
+            if ended:
+                number = running[ended[0]]
+                results[number] = self._result(ended[0])
+                running = {task: n for task, n in running.items() if n != number}
+            elif overdue:
+                raise RLMBAError(
+                    f"No process that plays episodes has given a result for {2 * self._patience:g} s; see whether they "
+                    "hang, or set resources.patience_s higher and --resume."
+                )
+            else:  # one of them may hang: whoever is free plays its episodes once more
+                running |= {self._task.remote(*jobs[number]): number for number in sorted(set(running.values()))}
+            overdue = not ended
         return [results[number] for number in range(len(jobs))]
 
     @staticmethod
-    def _collect(running: dict[ray.ObjectRef, int], results: dict[int, _Figures]) -> None:
-        """Wait for one task."""
-        (ended,), _ = ray.wait(list(running))
+    def _result(task: ray.ObjectRef) -> _Figures:
+        """What a task that ended gives."""
         try:
-            results[running.pop(ended)] = ray.get(ended)
+            return ray.get(task)
         except RayTaskError as error:
             if isinstance(error.cause, RLMBAError):
                 raise error.cause from None

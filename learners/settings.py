@@ -105,6 +105,7 @@ class ResourceConfig:
     num_gpus_per_env_runner: float = 0.0
     num_learners: int = 0  # 0: the driver learns
     num_gpus_per_learner: float = 0.0
+    patience_s: float = 600.0  # a process that plays and gives no result for so long counts as hanging
 
     @property
     def processes(self) -> int:
@@ -122,6 +123,8 @@ class ResourceConfig:
         for f in fields(self):
             if getattr(self, f.name) < 0:
                 raise ConfigError(f"resources.{f.name} is {getattr(self, f.name)}; it cannot be negative.")
+        if not self.patience_s > 0:
+            raise ConfigError(f"resources.patience_s is {self.patience_s}; it must be above 0.")
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,7 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
             num_gpus_per_env_runner=config.resources.num_gpus_per_env_runner,
             gym_env_vectorize_mode="vector_entry_point",
             rollout_fragment_length=config.protocol.rounds,
+            sample_timeout_s=config.resources.patience_s,
         )
         .learners(
             num_learners=config.resources.num_learners,

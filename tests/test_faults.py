@@ -1,0 +1,202 @@
+"""Faults in real processes: what training does when a part of it dies, hangs, raises or cannot write.
+
+python -m pytest tests/test_faults.py -m slow -s    # prints the seconds that docs/scaling.md tabulates
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import command
+
+from policies.selector import load_policy
+
+pytestmark = pytest.mark.slow
+DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
+ITERATIONS = 12
+SMALL = [
+    "protocol.initial_labels=10",
+    "protocol.batch_size=5",
+    "protocol.rounds=5",
+    "learner.groups=4",
+    "learner.copies=8",
+    f"learner.iterations={ITERATIONS}",
+    f"evolution.generations={ITERATIONS}",
+    "evolution.population=8",
+    "evolution.starts=4",
+    "starts=8",
+]
+# The name of a process that plays, and of one that learns, by algorithm.
+PLAYERS = {"evolution": "play_population", "reinforce": "EnvRunner"}
+
+
+class Training:
+    """`run.py train` in a process group of its own, whose processes are known by a variable in their environment."""
+
+    def __init__(self, out: Path, algorithm: str, *more: str, environment: dict[str, str] | None = None):
+        self.out, self.mark = out, uuid.uuid4().hex
+        settings = [part for setting in SMALL for part in ("--set", setting)]
+        words = ["train", "--algorithm", algorithm, "--dataset", DATASET, "--out", out, "--num-env-runners", "2"]
+        self.process = subprocess.Popen(
+            command(*words, *settings, *more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"RL_MBA_FAULTS": self.mark} | (environment or {}),
+        )
+
+    @property
+    def iterations(self) -> list[int]:
+        file = self.out / "history.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [json.loads(line)["iteration"] for line in lines]
+
+    def wait_for(self, iteration: int, seconds: float = 180) -> None:
+        wait_until(lambda: iteration in self.iterations or self.process.poll() is not None, seconds)
+        assert iteration in self.iterations, self.process.communicate()[0]
+
+    def processes(self, name: str) -> list[int]:
+        """Ids of the processes whose command line holds a name."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark in (folder / "environ").read_text(errors="replace"):
+                    words = (folder / "cmdline").read_text(errors="replace")
+                    if words.startswith("ray::") and name in words:
+                        found.append(int(folder.name))
+            except OSError:  # it has ended
+                continue
+        return sorted(found)
+
+    def strike(self, name: str, how: signal.Signals) -> int:
+        """Send a signal to one process of a name, as soon as there is one; returns its id."""
+        found: list[int] = []
+        wait_until(lambda: bool(found.extend(self.processes(name)) or found), 30)
+        os.kill(found[0], how)
+        return found[0]
+
+    def finish(self, status: int = 0, seconds: float = 240) -> str:
+        said, _ = self.process.communicate(timeout=seconds)
+        assert self.process.returncode == status, said
+        return said
+
+    def end(self) -> None:
+        """Leave nothing behind, stopped processes neither."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark in (folder / "environ").read_text(errors="replace"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Training]]:
+    """Start trainings that end with the test."""
+    started: list[Training] = []
+
+    def begin(algorithm: str, *more: str, **other) -> Training:
+        started.append(Training(tmp_path / "run", algorithm, *more, **other))
+        return started[-1]
+
+    yield begin
+    for training in started:
+        training.end()
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> float:
+    """Seconds until something is true."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, "it never came"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def weights(out: Path) -> torch.Tensor:
+    return load_policy(out)[0].weights.detach()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[str], Path]:
+    """Finished runs without a fault, by algorithm."""
+    done: dict[str, Path] = {}
+
+    def run(algorithm: str) -> Path:
+        if algorithm not in done:
+            training = Training(tmp_path_factory.mktemp(algorithm) / "run", algorithm)
+            training.finish()
+            done[algorithm] = training.out
+        return done[algorithm]
+
+    return run
+
+
+def last_accuracies(out: Path) -> float:
+    """Mean accuracy of the last four iterations."""
+    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return sum(row["accuracy"] for row in rows[-4:]) / 4
+
+
+def check_same(out: Path, other: Path, algorithm: str) -> None:
+    """All iterations, once each; the same weights, or for asynchronous losses of episodes the same quality."""
+    rows = [json.loads(line)["iteration"] for line in (out / "history.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, ITERATIONS + 1))
+    if algorithm == "evolution":
+        assert torch.equal(weights(out), weights(other))
+    else:
+        assert abs(last_accuracies(out) - last_accuracies(other)) < 0.03
+
+
+def report(case: str, algorithm: str, seconds: float, training: Training) -> None:
+    rows = [json.loads(line)["seconds"] for line in (training.out / "history.jsonl").read_text().splitlines()]
+    usual = sorted(rows)[len(rows) // 2]
+    print(f"\n| {case} | {algorithm} | {seconds:.1f} s until the next iteration, which usually takes {usual:.1f} s |")
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS)
+def test_a_player_is_killed(start, undisturbed, algorithm):
+    training = start(algorithm)
+    training.wait_for(3)
+    training.strike(PLAYERS[algorithm], signal.SIGKILL)
+    last = training.iterations[-1]
+    seconds = wait_until(lambda: training.iterations[-1] > last, 60)
+    training.finish()
+    report("kill -9 of a process that plays", algorithm, seconds, training)
+    check_same(training.out, undisturbed(algorithm), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS)
+def test_the_driver_is_killed(start, undisturbed, algorithm):
+    training = start(algorithm)
+    training.wait_for(4)
+    os.killpg(training.process.pid, signal.SIGKILL)
+    training.process.wait()
+    before = training.iterations[-1]
+    again = start(algorithm, "--resume")
+    seconds = wait_until(lambda: again.iterations[-1] > before, 120)
+    again.finish()
+    report("kill -9 of the driver, then --resume", algorithm, seconds, again)
+    check_same(again.out, undisturbed(algorithm), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS)
+def test_a_player_hangs(start, undisturbed, algorithm):
+    training = start(algorithm, "--set", "resources.patience_s=5")
+    training.wait_for(3)
+    training.strike(PLAYERS[algorithm], signal.SIGSTOP)
+    last = training.iterations[-1] + 1  # the one under way may not have needed it any more
+    seconds = wait_until(lambda: training.iterations[-1] > last, 90)
+    training.finish()
+    report("a process that plays hangs (patience of 5 s)", algorithm, seconds, training)
+    check_same(training.out, undisturbed(algorithm), algorithm)
