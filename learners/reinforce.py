@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -162,12 +164,30 @@ class Reinforce(Algorithm):
 
     def _sample(self) -> tuple[list[SingleAgentEpisode], list[dict[str, Any]]]:
         """Whole episodes for one iteration, and the environment runners' figures; none where none is alive."""
-        return synchronous_parallel_sample(
+        began = time.monotonic()
+        sampled = synchronous_parallel_sample(
             worker_set=self.env_runner_group,
             max_env_steps=self.config.total_train_batch_size,
+            sample_timeout_s=self.config.sample_timeout_s,
             _uses_new_env_runners=True,
             _return_metrics=True,
         )
+        if time.monotonic() - began >= self.config.sample_timeout_s:
+            self._end_hanging_runners()
+        return sampled
+
+    def _end_hanging_runners(self) -> None:
+        """Kill the environment runners that do not answer: RLlib replaces those that die, and waits for the others."""
+        group = self.env_runner_group
+        healthy = group.healthy_env_runner_ids()
+        answers = group.foreach_env_runner(
+            lambda runner: runner.worker_index,
+            local_env_runner=False,
+            remote_worker_ids=healthy,
+            timeout_seconds=self.config.env_runner_health_probe_timeout_s,
+        )
+        for index in set(healthy) - set(answers):
+            ray.kill(group._worker_manager.actors()[index], no_restart=False)
 
     def _passes(self, rows: int) -> dict[str, Any]:
         """How learners go over an iteration's rows: once, all of them at a time."""
