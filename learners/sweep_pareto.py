@@ -1,4 +1,4 @@
-"""Which trials no other one beats, as a table and a picture."""
+"""Which trials no other one beats, and what each setting buys, as tables and a picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from scipy import stats
 
 matplotlib.use("Agg")
 
@@ -44,6 +45,29 @@ def table(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives:
     return "\n".join(lines)
 
 
+def effects(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives: Sequence[str]) -> str:
+    """Markdown: a linear fit of each objective on the numeric settings, with 95 % t-intervals, in points per unit.
+
+    Empty where no setting is numeric, the settings do not vary independently, or trials are too few for an interval.
+    """
+    numeric = [n for n in names if all(type(t["settings"][n]) in (int, float) for t in trials)]
+    given = np.array([[1.0, *(t["settings"][n] for n in numeric)] for t in trials])
+    free = len(trials) - given.shape[1]
+    if not numeric or free < 1 or np.linalg.matrix_rank(given) < given.shape[1]:
+        return ""
+    values = 100 * np.array([[t["objectives"][name] for name in objectives] for t in trials])
+    slopes = np.linalg.lstsq(given, values, rcond=None)[0]  # [1 + settings, objectives]
+    scatter = np.sqrt(np.square(values - given @ slopes).sum(0) / free)
+    spread = np.sqrt(np.diag(np.linalg.inv(given.T @ given)))[:, None] * scatter
+    half = stats.t.ppf(0.975, free) * spread
+    lines = [f"| points per unit | {' | '.join(objectives)} |", "|---|" + "---:|" * len(objectives)]
+    for name, row, wide in zip(["at 0", *numeric], slopes, half, strict=True):
+        cells = [f"{v:+.2f} [{v - h:+.2f}, {v + h:+.2f}]" for v, h in zip(row, wide, strict=True)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines.append(f"| scatter of a trial about the fit | {' | '.join(f'{v:.2f}' for v in scatter)} |")
+    return "\n".join(lines)
+
+
 def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: Path, title: str) -> None:
     """Picture of the trials by their first two objectives; by number of trial where there is one only."""
     from matplotlib import pyplot as plt
@@ -53,16 +77,18 @@ def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: P
     y = [100 * t["objectives"][objectives[0]] for t in trials]
     x = [100 * t["objectives"][second] for t in trials] if second else list(range(1, len(trials) + 1))
     axis.scatter(x, y, color="#999999", label="trials")
-    front = sorted((a, b) for a, b, t in zip(x, y, trials, strict=True) if t["front"])
-    axis.plot(*zip(*front, strict=True), "o-", color="#0072B2", label="Pareto front" if second else "best")
-    chosen = next((a, b) for a, b, t in zip(x, y, trials, strict=True) if t["chosen"])
+    points = sorted(zip(x, y, trials, strict=True), key=lambda point: point[:2])
+    front = [point for point in points if point[2]["front"]]
+    line = [a for a, _, _ in front], [b for _, b, _ in front]
+    axis.plot(*line, "o-", color="#0072B2", label="Pareto front" if second else "best")
+    chosen = next(point[:2] for point in front if point[2]["chosen"])
     axis.scatter(*chosen, s=120, facecolors="none", edgecolors="#D55E00", linewidths=2, label="chosen", zorder=3)
-    for a, b, t in zip(x, y, trials, strict=True):
-        if t["front"]:
-            words = ", ".join(f"{name.split('.')[-1]} {_short(v)}" for name, v in t["settings"].items())
-            axis.annotate(words, (a, b), textcoords="offset points", xytext=(6, -10), fontsize=6, color="#555555")
+    for number, (a, b, trial) in enumerate(front, 1):  # their settings stand below: beside a point they would collide
+        words = ", ".join(f"{name.split('.')[-1]} {_short(v)}" for name, v in trial["settings"].items())
+        axis.plot([], [], " ", label=f"{number}: {words}")
+        axis.annotate(str(number), (a, b), textcoords="offset points", xytext=(-12, 4), fontsize=9, color="#0072B2")
     axis.set(xlabel=f"{second}, points" if second else "trial", ylabel=f"{objectives[0]}, points", title=title)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=3 if len(front) == 1 else 1)
     axis.spines[["top", "right"]].set_visible(False)
     temporary = file.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=150)

@@ -5,6 +5,7 @@ python -m pytest tests/test_faults.py -m slow -s    # prints the seconds that do
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -200,3 +201,99 @@ def test_a_player_hangs(start, undisturbed, algorithm):
     training.finish()
     report("a process that plays hangs (patience of 5 s)", algorithm, seconds, training)
     check_same(training.out, undisturbed(algorithm), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS)
+def test_an_environment_raises(start, undisturbed, tmp_path, algorithm):
+    """Once, in one process: environment runners are replaced; evolution ends, and goes on by --resume."""
+    flag = tmp_path / "raise"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os\n"
+        "from envs.lockstep import Lockstep\n"
+        "label = Lockstep.label\n"
+        "def raising(self, picks):\n"
+        "    try:\n"
+        f"        os.remove({str(flag)!r})\n"
+        "    except FileNotFoundError:\n"
+        "        return label(self, picks)\n"
+        "    raise RuntimeError('the simulator lost its connection')\n"
+        "Lockstep.label = raising\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(root)])}
+    training = start(algorithm, environment=environment)
+    training.wait_for(3)
+    flag.touch()
+    wait_until(lambda: not flag.exists(), 30)
+    last = training.iterations[-1]
+    if algorithm == "evolution":
+        said = training.finish(status=1)
+        assert "the simulator lost its connection" in said
+        assert len(training.iterations) <= last + 1
+        training = start(algorithm, "--resume", environment=environment)
+    seconds = wait_until(lambda: training.iterations[-1] > last, 60)
+    training.finish()
+    report("an environment raises", algorithm, seconds, training)
+    check_same(training.out, undisturbed(algorithm), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS)
+def test_the_storage_fills_up(start, undisturbed, tmp_path, algorithm):
+    (tmp_path / "run").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path / "run")]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a small file system")
+    try:
+        training = start(algorithm)
+        training.wait_for(3)
+        filler = tmp_path / "run" / "filler"
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        said = training.finish(status=2)
+        assert "error:" in said and "Traceback" not in said and str(tmp_path / "run") in said, said
+        before = training.iterations[-1]
+        load_policy(training.out)  # what was exported last is whole
+        filler.unlink()
+        training = start(algorithm, "--resume")
+        seconds = wait_until(lambda: training.iterations[-1] > before, 60)
+        training.finish()
+        report("the storage fills up; space made, then --resume", algorithm, seconds, training)
+        check_same(training.out, undisturbed(algorithm), algorithm)
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "run")], check=True)
+
+
+def test_the_learner_is_killed(start, undisturbed):
+    training = start("reinforce", "--set", "resources.num_learners=1")
+    training.wait_for(4)
+    training.strike("Learner", signal.SIGKILL)
+    before = training.iterations[-1]
+    said = training.finish(status=2)
+    assert "error:" in said and "--resume" in said and "Traceback" not in said, said
+    training = start("reinforce", "--resume")
+    seconds = wait_until(lambda: training.iterations[-1] > before, 60)
+    training.finish()
+    report("kill -9 of the remote learner, then --resume", "reinforce", seconds, training)
+    check_same(training.out, undisturbed("reinforce"), "reinforce")
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS)
+def test_a_node_dies(start, undisturbed, algorithm):
+    """Three nodes; the one that plays on its own dies."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        training = start(algorithm, environment={"RAY_ADDRESS": cluster.address})
+        training.wait_for(3)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        last = training.iterations[-1] + 1
+        seconds = wait_until(lambda: training.iterations[-1] > last, 120)
+        training.finish()
+        report("a node with a process that plays is lost", algorithm, seconds, training)
+        check_same(training.out, undisturbed(algorithm), algorithm)
+    finally:
+        cluster.shutdown()
