@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +153,19 @@ def _tell(args: argparse.Namespace) -> int:
     project = Project(args.project)
     if bool(args.files) == bool(args.label_studio):
         raise ConfigError("Give files with labels, or --label-studio URL.")
-    answers: list[Answer] = []
+    sources: list[Iterable[Answer]] = []
     if args.label_studio:
         from labelling.label_studio_server import pull
 
-        answers += pull(project, args.label_studio, args.annotator)
+        sources.append(pull(project, args.label_studio, args.annotator))
     for file in args.files:
         who = Path(file).stem if args.annotator == "file" else args.annotator
         if Path(file).suffix.lower() == ".json":
-            answers += read_export(file, who)
+            sources.append(read_export(file, who))
         else:
-            answers += read_answers([file], who or ANNOTATOR, args.encoding)
-    told = tell_answers(project, answers, _split(args.new_classes))
+            sources.append(read_answers([file], who or ANNOTATOR, args.encoding))
+    # Read as they are checked, so that a long file ends at its first mistake.
+    told = tell_answers(project, chain.from_iterable(sources), _split(args.new_classes))
     print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
     if told.new_classes:
         print(f"new classes     {', '.join(told.new_classes)}")
