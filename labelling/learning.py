@@ -53,10 +53,6 @@ class Labels:
         """Whether there is something to learn: two classes."""
         return len(np.unique(self.classes)) > 1
 
-    def first(self, count: int) -> Labels:
-        """As of the time when there were `count` training labels; all of those that measure."""
-        return replace(self, rows=self.rows[:count], classes=self.classes[:count])
-
 
 def labels_of(project: Project, state: State) -> Labels:
     """The majority labels of a project."""
@@ -75,6 +71,7 @@ def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 
     """Read and scale the rows that a command needs.
 
     Args:
+        labels: whose rows are to be there, and whose classes are counted.
         turn: number of batches so far, which decides the working rows of a project with more than `WORKING_ROWS`.
         batch_size: of the batch to be chosen; the working rows suffice for the policy's candidates.
         others: rows to be mapped as well.
@@ -91,11 +88,7 @@ def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 
     further = np.setdiff1d(np.union1d(np.union1d(stop_set, labels.held_rows), np.array(others, np.int64)), working)
     config = TaskModelConfig()
     prepared = prepare(pool, working, further, config.projection_dim)
-    known = torch.full((len(prepared.rows),), -1, dtype=torch.int64)
-    known[prepared.columns(labels.rows)] = torch.from_numpy(labels.classes)
-    known[prepared.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
-    classes = max(len(labels.names), 2)
-    return Data(pool, replace(prepared, labels=known, num_classes=classes), working, stop_set, config, seed)
+    return Data(pool, replace(prepared, num_classes=max(len(labels.names), 2)), working, stop_set, config, seed)
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ class Model:
 
     Args:
         data: rows, those of the labels among them.
-        labels: of at least two classes.
+        labels: of at least two classes; what `data` was prepared for, or earlier ones.
         classifier: to be copied and trained in place of the task model's multimodal head; None for the latter.
     """
 
@@ -130,7 +123,11 @@ class Model:
         self.measured = len(labels.held_rows) > 0
         # Lockstep wants validation rows; what it says about stand-ins is not used.
         held = np.sort(labels.held_rows) if self.measured else np.sort(labels.rows)
-        lockstep = Lockstep(data.prepared, data.config, ProtocolConfig(initial_labels=max(len(labels.rows), 1)))
+        known = torch.full((len(data.prepared.rows),), -1, dtype=torch.int64)
+        known[data.prepared.columns(labels.rows)] = torch.from_numpy(labels.classes)
+        known[data.prepared.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
+        protocol = ProtocolConfig(initial_labels=max(len(labels.rows), 1))
+        lockstep = Lockstep(replace(data.prepared, labels=known), data.config, protocol)
         roles = Roles(np.sort(labels.rows), held, held)
         round_ = lockstep.reset([Start(data.seed, roles, np.arange(len(labels.rows)))])
         self.round: Round = round_ if self.measured else round_.with_equal_weights()

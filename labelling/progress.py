@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from labelling.state import State
 STABLE = 0.99  # agreement of successive models from which predictions count as stable, and
 WINDOW = 3  # over how many tells: Bloodgood and Vijay-Shanker (CoNLL 2009)
 CONFIDENT = 0.9  # mean confidence from which little is left to ask; cf. Zhu et al. (ACM TSLP 2010)
+SMALL = 5  # labels that a tell must bring to count: after fewer, models agree because they are nearly the same
 FEW = 30  # measuring labels below which an accuracy is a guess
 
 
@@ -33,8 +35,14 @@ class Progress:
     class_accuracy: dict[str, list[int]] = field(default_factory=dict)  # class -> correct, measured
     modality_accuracy: dict[str, float] = field(default_factory=dict)  # of each modality's own head
     modality_weight: dict[str, float] = field(default_factory=dict)  # AMCB (RL-MBA, section 3)
+    class_correct_before: dict[str, int] = field(default_factory=dict)  # by the model before this tell
+    modality_accuracy_before: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None  # Cohen's kappa of this model's and the last one's predictions on the stop set
     confidence: float | None = None  # mean confidence on the stop set
+
+    @property
+    def labels(self) -> int:
+        return self.training_labels + self.measuring_labels
 
     @property
     def accuracy(self) -> float | None:
@@ -46,7 +54,7 @@ class Progress:
         if self.correct is None:
             return None
         found = binomtest(self.correct, self.measuring_labels).proportion_ci(method="wilson")
-        return found.low, found.high
+        return float(found.low), float(found.high)
 
 
 def measure(
@@ -69,26 +77,42 @@ def measure(
     }
     if not labels.enough:
         return Progress(**figures)
-    data = prepare_rows(project, labels, state.batches_ever)
+    data = prepare_rows(project, labels, state.batches_ever, others=() if before is None else before.rows)
     model = Model(data, labels, classifier)
     p = model.probabilities(data.stop_set)
     figures["confidence"] = float(p.max(1).mean())
     if model.measured:
-        right = model.probabilities(labels.held_rows).argmax(1) == labels.held_classes
-        figures["correct"] = int(right.sum())
-        figures["class_accuracy"] = {
-            name: [int(right[labels.held_classes == c].sum()), int((labels.held_classes == c).sum())]
-            for c, name in enumerate(labels.names)
-        }
-        figures["modality_accuracy"] = dict(zip(project.pool.modalities, model.modality_accuracy, strict=True))
-        figures["modality_weight"] = dict(zip(project.pool.modalities, model.round.weights[0].tolist(), strict=True))
-    if before is not None and before.enough and set(before.rows) <= set(data.working):
-        earlier = Model(data, before, classifier)
+        correct = _correct_by_class(model)
+        counts = np.bincount(labels.held_classes, minlength=len(labels.names)).tolist()
+        figures["correct"] = sum(correct)
+        figures["class_accuracy"] = {n: list(pair) for n, *pair in zip(labels.names, correct, counts, strict=True)}
+        figures["modality_accuracy"] = _measured_heads(model)
+        weights = model.round.weights[0].tolist()
+        figures["modality_weight"] = dict(zip(project.pool.modalities, weights, strict=True))
+    if before is not None and before.enough:
+        # Measured on what measures now, so that a difference is the model's.
+        earlier = Model(data, replace(before, held_rows=labels.held_rows, held_classes=labels.held_classes), classifier)
         figures["agreement"] = kappa(p.argmax(1), earlier.probabilities(data.stop_set).argmax(1))
         if model.measured:
-            known = earlier.probabilities(labels.held_rows).argmax(1) == labels.held_classes
-            figures["correct_before"] = int(known.sum())
+            correct = _correct_by_class(earlier)
+            figures["correct_before"] = sum(correct)
+            figures["class_correct_before"] = dict(zip(labels.names, correct, strict=True))
+            figures["modality_accuracy_before"] = _measured_heads(earlier)
     return Progress(**figures)
+
+
+def _correct_by_class(model: Model) -> list[int]:
+    """Of the measuring samples of each class, how many the model gets right."""
+    rows, classes = model.labels.held_rows, model.labels.held_classes
+    right = model.probabilities(rows).argmax(1) == classes
+    return np.bincount(classes[right], minlength=model.data.prepared.num_classes).tolist()
+
+
+def _measured_heads(model: Model) -> dict[str, float]:
+    """Accuracy by modality, without those that no measuring sample has."""
+    pool = model.data.pool
+    there = pool.present[model.labels.held_rows].any(0)
+    return {m: a for m, a, any_ in zip(pool.modalities, model.modality_accuracy, there, strict=True) if any_}
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
@@ -104,22 +128,31 @@ def history(state: State) -> list[Progress]:
     return [Progress(**event["progress"]) for event in state.trainings]
 
 
-def advice(past: list[Progress]) -> str:
-    """Whether labelling on still pays, and what says so."""
-    if not past or past[-1].confidence is None:
+def advice(past: list[Progress], progress: Progress) -> str:
+    """Whether labelling on still pays, and what says so.
+
+    Args:
+        past: after each tell.
+        progress: now.
+    """
+    if progress.confidence is None:
         return "Too early to tell: the model needs labels of two classes."
-    now = past[-1]
-    said = [p.agreement for p in past[-WINDOW:] if p.agreement is not None]
+    steps = [now for now, brought in zip(past, _brought(past), strict=True) if brought >= SMALL]
+    said = [p.agreement for p in steps[-WINDOW:] if p.agreement is not None]
     if len(said) < WINDOW:
-        return "Too early to tell: predictions are compared over three tells."
-    mean = float(np.mean(said))
-    stable, confident = mean >= STABLE, now.confidence >= CONFIDENT
-    words = f"successive models agree at kappa {mean:.3f} (stable from {STABLE}), mean confidence {now.confidence:.2f}"
-    if stable and confident:
+        return f"Too early to tell: predictions are compared over {WINDOW} tells that bring {SMALL} labels or more."
+    mean, confidence = float(np.mean(said)), progress.confidence
+    words = f"successive models agree at kappa {mean:.3f} (stable from {STABLE}), mean confidence {confidence:.2f}"
+    if mean >= STABLE and confidence >= CONFIDENT:
         return f"Further labels will probably change little: {words}."
-    if stable:
+    if mean >= STABLE:
         return f"Predictions have settled, though not confidently; new kinds of samples may still help: {words}."
     return f"Labelling on still pays: {words}."
+
+
+def _brought(past: list[Progress]) -> list[int]:
+    """How many labels came with each tell; before the first one there may have been some."""
+    return [SMALL, *(now.labels - last.labels for last, now in pairwise(past))] if past else []
 
 
 def in_lines(progress: Progress, past: list[Progress]) -> list[str]:
@@ -130,18 +163,45 @@ def in_lines(progress: Progress, past: list[Progress]) -> list[str]:
         f"label (skipped or tied), {p.unanswered} samples unanswered"
     ]
     if p.classes:
-        lines.append("classes         " + ", ".join(f"{name} {count}" for name, count in p.classes.items()))
+        lines.append("classes         " + ", ".join(f"{name}: {count}" for name, count in p.classes.items()))
     if p.confidence is None:
         return [*lines, "accuracy        not yet: labels of two classes are needed"]
     if p.correct is None:
         lines.append("accuracy        not known: no measuring sample has a label yet")
-        return [*lines, f"advice          {advice(past)}"]
+        return [*lines, f"advice          {advice(past, p)}"]
     low, high = p.interval
-    change = "" if p.correct_before is None else f", {(p.correct - p.correct_before) / p.measuring_labels:+.1%} by this"
+    gain = "" if p.correct_before is None else f", {_points(p.correct - p.correct_before, p.measuring_labels)} by this"
     few = f" (only {p.measuring_labels} measuring labels)" if p.measuring_labels < FEW else ""
-    lines.append(f"accuracy        {p.accuracy:.1%} [{low:.1%}, {high:.1%}]{change}{few}")
-    by_class = [f"{name} {right}/{n}" for name, (right, n) in p.class_accuracy.items() if n]
-    lines.append("  per class     " + ", ".join(by_class))
-    heads = [f"{m} {value:.1%} (weight {p.modality_weight[m]:.2f})" for m, value in p.modality_accuracy.items()]
-    lines.append("  per modality  " + ", ".join(heads))
-    return [*lines, f"advice          {advice(past)}"]
+    lines.append(f"accuracy        {p.accuracy:.1%} [{low:.1%}, {high:.1%}]{gain}{few}")
+    lines.append("  per class     " + ", ".join(_class_line(p, name) for name, (_, n) in p.class_accuracy.items() if n))
+    lines.append("  per modality  " + ", ".join(_modality_line(p, name) for name in p.modality_accuracy))
+    if len(p.modality_accuracy) > 1:
+        lines.append(f"  balance       {_balance(p)}")
+    return [*lines, f"advice          {advice(past, p)}"]
+
+
+def _points(difference: float, of: float = 1) -> str:
+    return f"{100 * difference / of:+.1f} points"
+
+
+def _class_line(p: Progress, name: str) -> str:
+    right, n = p.class_accuracy[name]
+    change = right - p.class_correct_before.get(name, right)
+    return f"{name}: {right}/{n}" + (f" ({change:+d})" if change else "")
+
+
+def _modality_line(p: Progress, name: str) -> str:
+    now, before = p.modality_accuracy[name], p.modality_accuracy_before.get(name)
+    change = "" if before is None else f"{_points(now - before)}, "
+    return f"{name} {now:.1%} ({change}weight {p.modality_weight[name]:.2f})"
+
+
+def _balance(p: Progress) -> str:
+    """How far the weakest modality is behind the strongest."""
+    weak, strong = (of(p.modality_accuracy, key=p.modality_accuracy.get) for of in (min, max))
+    gap = p.modality_accuracy[strong] - p.modality_accuracy[weak]
+    words = f"{weak} is {100 * gap:.1f} points behind {strong}" if gap else "the modalities are level"
+    if not p.modality_accuracy_before:
+        return words
+    before = p.modality_accuracy_before.values()
+    return f"{words}; before this the gap was {100 * (max(before) - min(before)):.1f}"

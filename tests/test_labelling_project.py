@@ -25,7 +25,6 @@ from labelling.api import LabellingProject
 from labelling.creating import create_project, samples_from_pool
 from labelling.learning import labels_of
 from labelling.model_file import load_model
-from labelling.progress import Progress, advice, kappa
 from labelling.project import Settings
 from labelling.telling import Answer
 
@@ -253,13 +252,6 @@ def test_features_that_changed_since_init(project: LabellingProject) -> None:
         LabellingProject(project.project.path).ask(5)
 
 
-def test_a_newer_schema_is_refused(project: LabellingProject) -> None:
-    file = project.project.path / "project.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
-    with pytest.raises(DataError, match="schema version 99"):
-        LabellingProject(project.project.path)
-
-
 def test_export_replaces_only_exports(project: LabellingProject, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
@@ -267,22 +259,6 @@ def test_export_replaces_only_exports(project: LabellingProject, tmp_path: Path)
         project.export(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
     assert project.export(tmp_path / "out") == project.export(tmp_path / "out") == ["labels.csv"]
-
-
-def test_stopping_advice() -> None:
-    def after(agreement: float, confidence: float) -> Progress:
-        return Progress(50, 10, 0, 100, {}, agreement=agreement, confidence=confidence)
-
-    assert "Too early" in advice([after(1.0, 1.0)] * 2)
-    assert "still pays" in advice([after(0.9, 0.95)] * 3)
-    assert "settled, though" in advice([after(1.0, 0.6)] * 3)
-    assert "change little" in advice([after(1.0, 0.95)] * 3)
-
-
-def test_kappa() -> None:
-    a, b = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0])
-    assert kappa(a, a) == 1 and kappa(a, 1 - a) == -1 and kappa(a, b) == pytest.approx(0.5)
-    assert kappa(np.zeros(3), np.zeros(3)) == 1
 
 
 def test_labelling_needs_no_ray(without_ray, project: LabellingProject) -> None:
