@@ -20,9 +20,11 @@ from envs.sources import open_dataset
 from labelling.files import new_folder
 from labelling.journal import Journal
 from labelling.project import MEDIA, Project, Settings, checksum_of, write_info
-from labelling.state import ANNOTATOR, SKIP
+from labelling.state import ANNOTATOR, SKIP, check_class
 from labelling.tables import PARQUET, columns_of, read_rows, shown
+from policies.selector import load_policy
 
+TABLES = (".csv", ".tsv", ".txt", *PARQUET)  # suffixes of tables
 COLUMNS = "columns:"  # features from the samples table itself
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "")
 _LABELS_PER_EVENT = 100_000
@@ -32,8 +34,8 @@ _LABELS_PER_EVENT = 100_000
 class Samples:
     """What there is to label."""
 
-    pool: Pool  # its labels are not looked at
-    media: dict[str, np.ndarray]  # kind -> absolute paths, str [N]
+    pool: Pool  # its labels and texts are not looked at
+    media: dict[str, Sequence[str]]  # kind -> texts or absolute paths, [N]
     labels: list[str]  # [N] existing ones, "" for none
     source: str  # where they come from
 
@@ -42,31 +44,40 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     """Write a new project; it appears whole or not at all.
 
     Raises:
-        DataError: where the folder exists, or a label is outside the classes.
+        DataError: where the folder exists, a label is outside the classes, or a modality is nobody's.
+        PolicyError: where there is no such policy.
     """
     path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists; choose another folder.")
+    if settings.policy:
+        load_policy(settings.policy)
+        settings = replace(settings, policy=str(Path(settings.policy).absolute()))
     told = _existing_labels(samples, settings)
     split = _split(samples.pool, settings)
+    for modality, there in zip(samples.pool.modalities, samples.pool.present[split == 0].any(0), strict=True):
+        if not there:
+            raise DataError(f"{samples.source}: no sample to learn from has the modality '{modality}'; leave it out.")
     pool = replace(
         samples.pool,
         labels=np.full(samples.pool.num_samples, checks.UNKNOWN),
         split=split,
         picture=None,
+        text=None,  # an array of texts has room for the longest in every row; `media` has not
         class_names=(),
     )
     with new_folder(path) as folder:
         save_pool(pool, folder / "pool")
         features = {m: checksum_of(folder / "pool" / "features" / f"{m}.npy") for m in pool.modalities}
-        media = {kind: samples.media[kind] for kind in MEDIA if kind in samples.media}
+        media = {kind: pa.array(samples.media[kind], pa.string()) for kind in MEDIA if kind in samples.media}
         pq.write_table(pa.table({"id": pool.ids} | media), folder / "media.parquet")
         write_info(folder, settings, features)
         journal = Journal(folder / "journal.jsonl")
+        journal.path.touch()
         new = [] if settings.classes else list(dict.fromkeys(label for _, label, *_ in told if label))
         for low in range(0, len(told), _LABELS_PER_EVENT):
             part = told[low : low + _LABELS_PER_EVENT]
-            journal.append("told", files=[samples.source], new_classes=new, labels=part)
+            journal.append("told", files=[samples.source], new_classes=new, labels=part, init=True)
             new = []
     return Project(path)
 
@@ -75,7 +86,8 @@ def samples_from_pool(name_or_path: str, with_labels: bool) -> Samples:
     """The samples of a data set by name, of a pool folder or of a pool's .npz."""
     pool = open_dataset(name_or_path)
     labels = [pool.class_names[label] if with_labels and label >= 0 else "" for label in pool.labels]
-    return Samples(pool, {} if pool.picture is None else {"picture": pool.picture}, labels, name_or_path)
+    media = {kind: getattr(pool, kind) for kind in ("text", "picture") if getattr(pool, kind) is not None}
+    return Samples(pool, media, labels, name_or_path)
 
 
 def samples_from_table(table: str, features: Sequence[str], encoding: str | None = None) -> Samples:
@@ -92,7 +104,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
     """
     file = Path(table)
     names = columns_of(file, encoding)
-    known = [*MEDIA, "label", "text", "group", "split"]
+    known = [*MEDIA, "label", "group", "split"]
     presence = [name for name in names if name.startswith("present_")]
     column: dict[str, list[str]] = {name: [] for name in ["id", *known, *presence] if name in names}
     numbers = []
@@ -124,13 +136,13 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
             class_names=(),
             ids=np.array(column["id"]),
             group=np.array(column["group"]) if "group" in column else None,
-            text=np.array(column["text"]) if "text" in column else None,
             split=_split_column(file, column["split"], numbers) if "split" in column else None,
             source=file.name,
         )
     except DataError as error:
-        raise DataError(f"{file}: {error}") from None
-    media = {kind: _paths(file, kind, column[kind], numbers) for kind in MEDIA if kind in column}
+        raise DataError(f"{_place(file, features, str(error))}: {error}") from None
+    media: dict[str, Sequence[str]] = {"text": column["text"]} if "text" in column else {}
+    media |= {kind: _paths(file, kind, column[kind], numbers) for kind in ("picture", "audio") if kind in column}
     return Samples(pool, media, column.get("label", [""] * len(numbers)), file.name)
 
 
@@ -142,6 +154,15 @@ def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
         if sample in first:
             raise DataError(f"{file}: id {shown(sample)} occurs in rows {first[sample]} and {number}; make ids unique.")
         first[sample] = number
+
+
+def _place(file: Path, features: Sequence[str], problem: str) -> str:
+    """The file that a problem with features is in: theirs, where it names their modality, or the table."""
+    for text in features:
+        modality, _, source = text.partition("=")
+        if f"Modality '{modality}'" in problem and source and not source.startswith(COLUMNS):
+            return source
+    return str(file)
 
 
 def _paths(file: Path, kind: str, values: list[str], numbers: list[int]) -> np.ndarray:
@@ -207,6 +228,9 @@ def _features(file: Path, given: Sequence[str], encoding: str | None, count: int
 
 def _npy(file: Path) -> np.ndarray:
     try:
+        with open(file, "rb") as binary:  # numpy takes anything else for a pickle, and advises to load it
+            if binary.read(6) != b"\x93NUMPY":
+                raise DataError(f"{file} is no .npy file; write it by numpy.save.")
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file.") from None
@@ -238,20 +262,28 @@ def _from_columns(file: Path, pattern: str, encoding: str | None) -> np.ndarray:
     rows = []
     for number, values in read_rows(file, ["id", *chosen], (), encoding):
         try:
-            rows.append(np.array([float(values[name]) for name in chosen], np.float32))
+            # Nothing at all is for samples that lack the modality; elsewhere the pool refuses NaN.
+            empty = not any(values[name] for name in chosen)
+            rows.append(np.array([np.nan if empty else float(values[name]) for name in chosen], np.float32))
         except ValueError:
             wrong = next(name for name in chosen if not _is_number(values[name]))
-            raise DataError(f"{file}, row {number}: {wrong} is {shown(values[wrong])}, no number.") from None
+            value = shown(values[wrong]) if values[wrong] else "empty or NaN"
+            raise DataError(f"{file}, row {number}: {wrong} is {value}, no number.") from None
     return np.stack(rows)
 
 
 def _from_lists(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    widths = pa.compute.list_value_length(column).to_numpy() if pa.types.is_list(column.type) else None
-    if widths is not None and len(set(widths.tolist())) != 1:
-        row = int(np.argmax(widths != widths[0]))
-        raise DataError(f"{file}, row {row + 2}: {name} holds {widths[row]} numbers, row 2 holds {widths[0]}.")
+    lists = column.to_pylist()
+    first = next((row for row, value in enumerate(lists) if value is not None), 0)
     try:
-        return np.stack([np.asarray(value, np.float32) for value in column.to_pylist()])
+        width = len(lists[first])
+        for row, value in enumerate(lists):
+            if value is not None and len(value) != width:
+                raise DataError(
+                    f"{file}, row {row + 2}: {name} holds {len(value)} numbers, row {first + 2} holds {width}."
+                )
+        absent = np.full(width, np.nan)  # for samples that lack the modality; elsewhere the pool refuses it
+        return np.stack([np.asarray(absent if value is None else value, np.float32) for value in lists])
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: column '{name}' does not hold lists of numbers ({error}).") from None
 
@@ -271,6 +303,11 @@ def _existing_labels(samples: Samples, settings: Settings) -> list[list[str | in
         if not label:
             continue
         skip = label.lower() == SKIP
+        if not skip:
+            try:
+                check_class(label)
+            except ConfigError as error:
+                raise DataError(f"{samples.source}, row {row + 2}: {error}") from None
         if settings.classes and not skip and label not in settings.classes:
             raise DataError(
                 f"{samples.source}, row {row + 2}: label {shown(label)} is not among the classes."

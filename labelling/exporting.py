@@ -22,6 +22,8 @@ MARK = "export.json"  # tells an export, which the next one may replace, from so
 def export(project: Project, out: Path, classifier: Classifier | None = None) -> list[str]:
     """Write a folder whole or not at all; an earlier export in its place is replaced. Returns the files' names.
 
+    Without the features of `init` it is labels.csv alone.
+
     labels.csv has id, label (the majority's; empty where skipped or tied), disputed and votes; predictions.csv, once
     two classes have labels, has id, predicted, confidence and a column p_<class> for every sample without a label;
     model/ is read by `labelling.model_file.load_model`.
@@ -32,7 +34,7 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is no earlier export; choose another --out.")
     state = project.state()
-    labels = labels_of(project, state)
+    labels = labels_of(project, state) if project.sound else None
     written = ["labels.csv"]
     with new_folder(out.absolute()) as folder:
         rows = [
@@ -48,7 +50,7 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
             for sample, result in state.verdicts().items()
         ]
         write_text(folder / "labels.csv", table_text(("id", "label", "disputed", "votes"), rows))
-        if labels.enough:
+        if labels is not None and labels.enough:
             known = np.concatenate([labels.rows, labels.held_rows])
             unknown = np.setdiff1d(np.arange(project.pool.num_samples), known)
             data = prepare_rows(project, labels, state.batches_ever, others=unknown)
@@ -59,7 +61,7 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
                 (folder / "model").mkdir()
                 save_model(model, folder / "model")
                 written.append("model")
-        mark = {"project": project.settings.name, "events": len(project.journal.read()), "classes": labels.names}
+        mark = {"project": project.settings.name, "classes": state.classes}
         write_text(folder / MARK, json.dumps(mark, indent=2, ensure_ascii=False) + "\n")
     return written
 

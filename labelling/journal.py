@@ -16,8 +16,9 @@ Event = dict[str, Any]
 class Journal:
     """Events of a project, in the order in which they happened.
 
-    Nothing is ever rewritten: an undo is an event too. A process that is killed while it appends leaves a last line
-    without its newline. That event never counted; readers leave it out and the next writer cuts it off.
+    Nothing is ever rewritten: an undo is an event too. A process that is killed while it appends leaves a part of a
+    line at the end. That event never counted; readers leave it out and the next writer cuts it off. A last line that
+    lacks nothing but its newline, as some editors leave it, counts.
 
     Args:
         path: of the file; missing means empty.
@@ -33,13 +34,9 @@ class Journal:
             DataError: where a whole line is no event of this place, as after an edit by hand.
         """
         events = []
-        for number, line in enumerate(self._content().split(b"\n")[:-1], start=1):
-            try:
-                event = json.loads(line)
-                sound = event["n"] == number and isinstance(event["event"], str)
-            except (ValueError, KeyError, TypeError):
-                sound = False
-            if not sound:
+        for number, line in enumerate(_whole(self._content()).split(b"\n")[:-1], start=1):
+            event = _event(line)
+            if event is None or event["n"] != number:
                 raise DataError(
                     f"{self.path}, line {number}: not event {number} of this journal ({_shown(line)}); it was changed "
                     "by hand or damaged. Restore the file from a copy."
@@ -53,14 +50,15 @@ class Journal:
         Raises:
             DataError: where it cannot be written; the journal is then as before.
         """
-        whole = self._content()
-        end = whole.rfind(b"\n") + 1
+        held = self._content()
+        whole = _whole(held)
+        end = min(len(held), len(whole))
         event = {"n": whole.count(b"\n") + 1, "event": kind, "time": datetime.now(UTC).isoformat(timespec="seconds")}
         event |= content
-        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = whole[end:] + json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         try:
             with open(self.path, "ab", buffering=0) as file:
-                if end < len(whole):
+                if end < len(held):
                     file.truncate(end)
                 try:
                     written = 0
@@ -71,7 +69,7 @@ class Journal:
                     file.truncate(end)
                     raise
         except OSError as error:
-            raise DataError(f"Cannot write {self.path}: {error.strerror}; nothing was recorded.") from None
+            raise DataError(f"Cannot write {self.path}: {error.strerror}; it is as it was.") from None
         return event
 
     def _content(self) -> bytes:
@@ -81,6 +79,20 @@ class Journal:
             return b""
         except OSError as error:
             raise DataError(f"Cannot read {self.path}: {error.strerror}.") from None
+
+
+def _whole(content: bytes) -> bytes:
+    """The lines that count, each with its newline."""
+    end = content.rfind(b"\n") + 1
+    return content + b"\n" if _event(content[end:]) else content[:end]
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+        return event if isinstance(event["n"], int) and isinstance(event["event"], str) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _shown(line: bytes) -> str:

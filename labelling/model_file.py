@@ -67,7 +67,11 @@ class LabelModel:
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write a project's own model into an existing folder."""
+    """Write a project's own model into an existing folder.
+
+    Raises:
+        OSError: where it does not fit.
+    """
     parameters = model.round.model.parameters
     tensors = {name: getattr(parameters, name).contiguous() for name in Parameters.__dataclass_fields__}
     for modality, transform in zip(model.data.prepared.modalities, model.data.prepared.transforms, strict=True):
@@ -75,7 +79,10 @@ def save_model(model: Model, folder: Path) -> None:
             if getattr(transform, name) is not None:
                 tensors[f"{modality}/{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(transform, name)))
         tensors[f"{modality}/scale"] = torch.tensor(transform.scale, dtype=torch.float64)
-    save_file(tensors, folder / WEIGHTS)
+    try:
+        save_file(tensors, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
     card = {"format": FORMAT, "classes": model.labels.names, "modalities": model.data.prepared.modalities}
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

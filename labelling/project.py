@@ -4,7 +4,7 @@ my_project/
     project.json        format, schema version, settings, checksums of the features
     journal.jsonl       every batch, answer and undo, in order; see labelling.journal
     pool/               the features, memory-mapped; see envs.pool
-    media.parquet       id, picture, audio: paths of the originals
+    media.parquet       id; text, and paths of the originals: what a person looks at
     batches/            batch-0001.csv, ...: to fill in
 """
 
@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,16 +27,22 @@ from filelock import FileLock, Timeout
 from envs.errors import ConfigError, DataError
 from envs.pool import Pool, load_pool
 from envs.pool_checks import VALIDATION
+from envs.pool_files import BROKEN_FILE
 from labelling.files import write_text
 from labelling.journal import Journal
-from labelling.state import SKIP, State, replay
+from labelling.state import State, check_class, replay
 
 FORMAT = "rl-mba labelling project"
 SCHEMA_VERSION = 1
-# Schema version -> what turns the content of such a project.json into that of the next version.
+# Schema version -> what turns the content of such a project.json into that of the next version. The journal is never
+# rewritten: whatever events a version wrote, `labelling.state.replay` understands for good.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 LOCK_SECONDS = 10.0
-MEDIA = ("picture", "audio")
+MEDIA = ("text", "picture", "audio")
+
+
+class FeaturesError(DataError):
+    """The features in a project's folder are not those of its `init`; its labels are still good."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,11 @@ class Settings:
             raise ConfigError(f"The validation share is {self.validation}; it must lie in 0 .. 0.5.")
         if self.seed < 0:
             raise ConfigError(f"The seed is {self.seed}; it must be at least 0.")
+        lower = [name.casefold() for name in self.classes]
         for name in self.classes:
-            if not name or name.lower() == SKIP or self.classes.count(name) > 1:
-                raise ConfigError(
-                    f"Class {name!r}: a class needs a name of its own, other than '{SKIP}', which means 'cannot tell'."
-                )
+            check_class(name)
+            if lower.count(name.casefold()) > 1:
+                raise ConfigError(f"Class {name!r} is named twice, if only in another case.")
 
 
 class Project:
@@ -76,7 +82,9 @@ class Project:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).absolute()
-        info = _migrated(_read_info(self.path / "project.json"), self.path)
+        found = _read_info(self.path / "project.json")
+        info = _migrated(found, self.path)
+        self._outdated = info if info != found else None
         try:
             known = {field.name: info["settings"][field.name] for field in fields(Settings)}
             self.settings = Settings(**known | {"classes": tuple(known["classes"])})
@@ -88,16 +96,29 @@ class Project:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The right to write, which the operating system takes back from a process that dies."""
+        lock = FileLock(self.path / ".lock", timeout=LOCK_SECONDS)
         try:
-            with FileLock(self.path / ".lock", timeout=LOCK_SECONDS):
-                yield
+            lock.acquire()
         except Timeout:
             raise DataError(f"{self.path}: another command is writing here; try again when it is done.") from None
         except OSError as error:
             raise DataError(f"{self.path} cannot be written: {error.strerror}.") from None
+        try:
+            if self._outdated is not None:  # before the first new event, so that older releases refuse the project
+                write_text(self.path / "project.json", _info_text(self._outdated))
+                self._outdated = None
+            yield
+        finally:
+            lock.release()
 
     def state(self) -> State:
-        """Votes, classes and batches as they stand."""
+        """Votes, classes and batches as they stand.
+
+        Raises:
+            DataError: where the journal is missing or damaged.
+        """
+        if not self.journal.path.exists():
+            raise DataError(f"{self.journal.path} is missing, and with it every label; restore it from a copy.")
         return replay(self.journal.read(), self.settings.classes)
 
     @cached_property
@@ -105,10 +126,18 @@ class Project:
         """Features and presence; no labels. Its split tells validation rows from the others.
 
         Raises:
-            DataError: where features are not what they were at `init`.
+            FeaturesError: where features are not what they were at `init`.
         """
         self._check_features()
         return load_pool(self.path / "pool")
+
+    @property
+    def sound(self) -> bool:
+        """Whether the features are those of `init`."""
+        try:
+            return bool(self.pool)
+        except FeaturesError:
+            return False
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -122,19 +151,24 @@ class Project:
 
     @cached_property
     def media(self) -> dict[str, list[str]]:
-        """Paths of the originals by kind (picture, audio), in the order of the pool; "" where there is none."""
-        table = pq.read_table(self.path / "media.parquet")
-        return {kind: table[kind].to_pylist() for kind in MEDIA if kind in table.column_names}
+        """Texts, and paths of the originals, by kind, in the order of the pool; "" where there is none."""
+        file = self.path / "media.parquet"
+        try:
+            table = pq.read_table(file)
+        except BROKEN_FILE as error:
+            raise DataError(f"{file} cannot be read ({error}); restore it from a copy.") from None
+        # The first projects kept their texts in the pool.
+        texts = {} if self.pool.text is None else {"text": self.pool.text.tolist()}
+        return texts | {kind: table[kind].to_pylist() for kind in MEDIA if kind in table.column_names}
 
     def show(self, row: int) -> dict[str, str]:
         """What a person may look at: text, picture and audio of a row, as far as there are any."""
-        shown = {kind: paths[row] for kind, paths in self.media.items()}
-        return shown if self.pool.text is None else {"text": str(self.pool.text[row])} | shown
+        return {kind: values[row] for kind, values in self.media.items()}
 
     @property
     def shown_columns(self) -> tuple[str, ...]:
         """Keys of `show`."""
-        return (*(() if self.pool.text is None else ("text",)), *self.media)
+        return tuple(self.media)
 
     def batch_file(self, number: int) -> Path:
         """Where a batch is written for people to fill in."""
@@ -144,8 +178,8 @@ class Project:
         """Compare checksums, unless neither size nor time of a file changed since they last agreed."""
         seen_file = self.path / ".features_seen.json"
         try:
-            seen = json.loads(seen_file.read_text("utf-8"))
-        except (OSError, ValueError):
+            seen = dict(json.loads(seen_file.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
             seen = {}
         now = {}
         for modality, checksum in self.checksums.items():
@@ -155,20 +189,25 @@ class Project:
                 now[modality] = [checksum, status.st_size, status.st_mtime_ns]
                 same = seen.get(modality) == now[modality] or checksum_of(file) == checksum
             except OSError as error:
-                raise DataError(f"{file} cannot be read: {error.strerror}; restore it from a copy.") from None
+                raise FeaturesError(f"{file} cannot be read: {error.strerror}; restore it from a copy.") from None
             if not same:
-                raise DataError(
+                raise FeaturesError(
                     f"{file} is not what it was at init, so earlier choices no longer fit it. Restore the file, or "
                     "make a new project with the new features; export gives the labels to take along."
                 )
         if now != seen:
-            write_text(seen_file, json.dumps(now))
+            with suppress(DataError):  # it only saves time, and the folder may be a copy that is read only
+                write_text(seen_file, json.dumps(now))
 
 
 def write_info(folder: Path, settings: Settings, checksums: Mapping[str, str]) -> None:
     """Write project.json."""
     info = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "settings": asdict(settings), "features": checksums}
-    write_text(folder / "project.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "project.json", _info_text(info))
+
+
+def _info_text(info: Mapping[str, Any]) -> str:
+    return json.dumps(info, indent=2, ensure_ascii=False) + "\n"
 
 
 def checksum_of(file: Path) -> str:
@@ -190,7 +229,7 @@ def _read_info(file: Path) -> dict[str, Any]:
 
 
 def _migrated(info: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The content of project.json in the current schema; what is on the disk stays as it is."""
+    """The content of project.json in the current schema."""
     while info["schema_version"] != SCHEMA_VERSION:
         version = info["schema_version"]
         if version not in MIGRATIONS:

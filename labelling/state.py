@@ -7,11 +7,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from envs.errors import ConfigError
 from labelling.journal import Event
 
 SKIP = "skip"  # what an annotator writes for "cannot tell"; in the journal the label is null
 ANNOTATOR = "annotator"  # who answers where nobody is named, at `init` too, so that corrections replace labels
-UNDOABLE = ("asked", "told")
+UNDOABLE = ("asked", "told")  # unless `init` told it: those labels come from the samples table
+
+
+def check_class(name: object) -> None:
+    """Refuse what cannot be the name of a class.
+
+    Raises:
+        ConfigError: saying why.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"class {name!r} is of type {type(name).__name__}; a class is a text, as in {str(name)!r}.")
+    if name != name.strip() or not name or min(name) < " " or name.lower() == SKIP:
+        raise ConfigError(
+            f"class {name!r}: a class needs a name in one line, without blanks around it, other than '{SKIP}', which "
+            "means 'cannot tell'."
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ def replay(events: Sequence[Event], classes: Sequence[str]) -> State:
         state.batches_ever += kind == "asked"
         if event["n"] in undone or event.get("after") in undone:
             continue
-        if kind in UNDOABLE:
+        if kind in UNDOABLE and not event.get("init"):
             state.undoable = event
         if kind == "asked":
             state.batches.append(event)

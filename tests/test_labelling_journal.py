@@ -64,6 +64,16 @@ def test_a_line_without_its_end_never_counted(tmp_path: Path) -> None:
     assert [event["labels"] for event in journal.read()] == [["first"], ["second"]]
 
 
+def test_a_last_line_that_lacks_only_its_newline_counts(tmp_path: Path) -> None:
+    """As an editor leaves it."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("told", labels=["first"])
+    journal.path.write_bytes(journal.path.read_bytes().rstrip(b"\n"))
+    assert [event["labels"] for event in journal.read()] == [["first"]]
+    journal.append("told", labels=["second"])
+    assert [event["labels"] for event in journal.read()] == [["first"], ["second"]]
+
+
 def test_an_edited_line_is_named(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("told", labels=[])
@@ -83,7 +93,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch) -
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DataError, match="No space left on device; nothing was recorded"):
+        with pytest.raises(DataError, match="No space left on device; it is as it was"):
             journal.append("told", labels=["lost"])
     assert journal.path.read_bytes() == before
     journal.append("told", labels=["next"])

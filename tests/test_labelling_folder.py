@@ -1,0 +1,162 @@
+"""A project's folder over the years: newer and older releases, damage, moves, full and read-only disks, two writers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+from safetensors import SafetensorError
+
+import labelling.project
+import run
+from envs.errors import DataError
+from labelling.api import LabellingProject
+from labelling.creating import create_project, samples_from_table
+from labelling.journal import Journal
+from labelling.project import Project, Settings
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> LabellingProject:
+    """Thirty samples, two of which have labels from before."""
+    labels = ["red", "blue"] + [""] * 28
+    table = "id,text,label\n" + "".join(f"s{i},sample {i},{label}\n" for i, label in enumerate(labels))
+    (tmp_path / "samples.csv").write_text(table)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    samples = samples_from_table(str(tmp_path / "samples.csv"), [f"x={tmp_path / 'x.npy'}"])
+    create_project(tmp_path / "shop", samples, Settings("shop"))
+    return LabellingProject(tmp_path / "shop")
+
+
+def info_of(project: LabellingProject) -> dict:
+    return json.loads((project.project.path / "project.json").read_text())
+
+
+def test_a_newer_schema_is_refused(project: LabellingProject) -> None:
+    file = project.project.path / "project.json"
+    file.write_text(json.dumps(info_of(project) | {"schema_version": 99}))
+    with pytest.raises(DataError, match="schema version 99"):
+        LabellingProject(project.project.path)
+
+
+def test_an_older_schema_is_migrated_step_by_step(project: LabellingProject, monkeypatch) -> None:
+    """Reading changes nothing on the disk; the first command that writes raises the version there."""
+    steps = {1: lambda info: info | {"steps": ["first"]}, 2: lambda info: info | {"steps": [*info["steps"], "second"]}}
+    monkeypatch.setattr(labelling.project, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(labelling.project, "MIGRATIONS", steps)
+    old = info_of(project)
+    newer = LabellingProject(project.project.path)
+    assert newer.status().training_labels + newer.status().measuring_labels == 2 and info_of(project) == old
+    newer.tell({"s2": "red"})
+    assert info_of(project) == old | {"schema_version": 3, "steps": ["first", "second"]}
+    assert len(LabellingProject(project.project.path).project.state().votes) == 3
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="schema version 3; this release reads up to version 1"):
+        LabellingProject(project.project.path)
+
+
+def test_texts_of_the_first_projects(project: LabellingProject) -> None:
+    """They lay in the pool."""
+    old = project.project
+    table = old.path / "pool" / "samples.parquet"
+    pq.write_table(pq.read_table(table).append_column("text", pa.array([f"old {i}" for i in range(30)])), table)
+    media = old.path / "media.parquet"
+    pq.write_table(pq.read_table(media).select(["id"]), media)
+    assert Project(old.path).show(3) == {"text": "old 3"}
+
+
+def test_undo_leaves_what_init_took_along(project: LabellingProject) -> None:
+    batch = project.ask(3)
+    project.tell({row["id"]: "red" for row in batch})
+    assert "3 answers" in project.undo() and "batch 1" in project.undo()
+    with pytest.raises(Exception, match="nothing to undo"):
+        project.undo()
+    assert set(project.project.state().votes) == {"s0", "s1"}
+
+
+def test_a_project_can_be_moved(project: LabellingProject, tmp_path: Path) -> None:
+    batch = project.ask(4)
+    shutil.move(project.project.path, tmp_path / "elsewhere")
+    moved = LabellingProject(tmp_path / "elsewhere")
+    assert moved.ask(9) == batch
+    moved.tell({row["id"]: "red" for row in batch})
+    assert len(moved.project.state().votes) == 6 and moved.ask(3)
+
+
+@pytest.mark.parametrize("name", ["project.json", "media.parquet", "pool/pool.json", "pool/samples.parquet"])
+@pytest.mark.parametrize("damage", [b"", b"[1]", None], ids=["empty", "other", "absent"])
+def test_damage_is_named(name: str, damage: bytes | None, project: LabellingProject, capsys) -> None:
+    file = project.project.path / name
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+    assert run.main(["ask", str(project.project.path)]) == 2
+    said = capsys.readouterr().err
+    assert str(file.parent) in said and "None" not in said
+
+
+def test_a_lost_journal_is_not_an_empty_one(project: LabellingProject) -> None:
+    project.project.journal.path.unlink()
+    with pytest.raises(DataError, match=r"journal\.jsonl is missing"):
+        LabellingProject(project.project.path).ask(3)
+
+
+def test_what_was_noted_of_the_features_only_saves_time(project: LabellingProject, monkeypatch) -> None:
+    assert project.status()
+    (project.project.path / ".features_seen.json").write_text("[1, 2]")
+
+    def read_only(*_) -> None:
+        raise DataError("Read-only file system")
+
+    monkeypatch.setattr(labelling.project, "write_text", read_only)
+    assert LabellingProject(project.project.path).status()
+
+
+def test_labels_can_be_taken_along_when_features_are_lost(project: LabellingProject, tmp_path: Path, capsys) -> None:
+    next((project.project.path / "pool" / "features").glob("*.npy")).unlink()
+    assert run.main(["export", str(project.project.path), "--out", str(tmp_path / "out")]) == 0
+    assert "features are not those of init" in capsys.readouterr().out
+    assert (tmp_path / "out" / "labels.csv").read_text().count("\n") == 3
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_a_disk_that_is_full_after_the_labels(project: LabellingProject, monkeypatch) -> None:
+    """They are recorded, and the message says so."""
+    append = Journal.append
+
+    def full(journal: Journal, kind: str, **content):
+        if kind == "trained":
+            raise DataError(f"Cannot write {journal.path}: {os.strerror(errno.ENOSPC)}; it is as it was.")
+        return append(journal, kind, **content)
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(DataError, match=r"The 1 answers are recorded.*No space left"):
+        project.tell({"s2": "red"})
+    assert "s2" in LabellingProject(project.project.path).project.state().votes
+
+
+def test_an_export_that_does_not_fit(project: LabellingProject, tmp_path: Path, monkeypatch) -> None:
+    def full(*_) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("labelling.model_file.save_file", full)
+    project.tell({f"s{i}": "red" if i % 2 else "blue" for i in range(2, 12)})
+    with pytest.raises(DataError, match=r"Cannot write .*No space left"):
+        project.export(tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.*"))
+
+
+def test_two_writers(project: LabellingProject, monkeypatch) -> None:
+    monkeypatch.setattr(labelling.project, "LOCK_SECONDS", 0.1)
+    with FileLock(project.project.path / ".lock"), pytest.raises(DataError, match="another command is writing"):
+        project.ask(3)
+    assert project.ask(3)
