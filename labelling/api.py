@@ -64,10 +64,14 @@ class LabellingProject:
         """Record labels by id (None: cannot tell), retrain, measure.
 
         Raises:
-            DataError: on an unknown id or class; nothing is recorded then.
+            DataError: on an unknown id or class; nothing is recorded then. What goes wrong later, as in a classifier
+                of your own, leaves the labels recorded.
         """
         if isinstance(answers, Mapping):
-            answers = [Answer(str(sample), label, annotator) for sample, label in answers.items()]
+            answers = [Answer(str(sample), label, annotator or ANNOTATOR) for sample, label in answers.items()]
+        answers = list(answers)
+        if not all(isinstance(answer, Answer) for answer in answers):
+            raise ConfigError("Give answers as a mapping of ids to labels, or as labelling.telling.Answer.")
         return tell_answers(self.project, answers, list(new_classes), self.classifier)
 
     def status(self) -> Progress:

@@ -48,7 +48,7 @@ def ask(project: Project, batch_size: int, classifier: Classifier | None = None)
 
 def shown_rows(project: Project, event: Event) -> list[dict[str, Any]]:
     """Rows of a batch with what a person may look at."""
-    return [project.show(project.rows[row["id"]]) | row for row in event["rows"]]
+    return [{"id": row["id"]} | project.show(project.rows[row["id"]]) | row for row in event["rows"]]
 
 
 def choose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,8 @@ examples:
   python run.py tell shop anna.csv ben.csv --annotator file
   python run.py tell shop --label-studio http://localhost:8080"""
 
+SHOWN = 20  # conflicts that `tell` prints
+
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to the parser's."""
@@ -38,7 +41,9 @@ def add_commands(commands: Any) -> None:
         metavar="MODALITY=FILE",
         help="MODALITY=FILE.npy, MODALITY=columns:PATTERN of the table, or FILE.npz; repeatable",
     )
-    init.add_argument("--classes", metavar="A,B,...", help="the classes; without it every label told makes one")
+    init.add_argument(
+        "--classes", metavar="A,B,...", help="the classes, '\"A, or B\",C' if need be; without it every label makes one"
+    )
     init.add_argument("--budget", type=int, metavar="N", help="labels that the policy plans for (500)")
     init.add_argument("--validation", type=float, metavar="SHARE", help="of every batch, only to measure by (0.2)")
     init.add_argument("--with-labels", action="store_true", help="of a pool: take its labels along")
@@ -83,12 +88,14 @@ def _add(commands: Any, name: str, run: Any, words: str, notes: str | None = Non
 
 
 def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+    """Names between commas; quotes hold one with a comma together."""
+    parts = next(csv.reader([text or ""], skipinitialspace=True), [])
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _init(args: argparse.Namespace) -> int:
     from envs.errors import ConfigError
-    from labelling.creating import create_project, samples_from_pool, samples_from_table
+    from labelling.creating import TABLES, create_project, samples_from_pool, samples_from_table
     from labelling.project import Settings
 
     given = {"budget": args.budget, "validation": args.validation, "policy": args.policy, "seed": args.seed}
@@ -97,6 +104,8 @@ def _init(args: argparse.Namespace) -> int:
         classes=_split(args.classes),
         **{name: value for name, value in given.items() if value is not None},
     )
+    if Path(args.samples).suffix.lower() in TABLES and not args.features:
+        raise ConfigError(f"{args.samples} is a table; name each modality's numbers by --features MODALITY=FILE.npy.")
     if args.features:
         if args.with_labels:
             raise ConfigError("--with-labels is for pools; a table's column label is taken along by itself.")
@@ -169,9 +178,11 @@ def _tell(args: argparse.Namespace) -> int:
     print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
     if told.new_classes:
         print(f"new classes     {', '.join(told.new_classes)}")
-    for conflict in told.conflicts:
+    for conflict in told.conflicts[:SHOWN]:
         votes = ", ".join(f"{who}: {vote}" for who, vote in conflict["votes"].items())
         print(f"conflict        {conflict['id']}: {votes} -> {conflict['label'] or 'tied, without a label'}")
+    if len(told.conflicts) > SHOWN:
+        print(f"conflicts       {len(told.conflicts) - SHOWN} more; `export` lists all")
     print("\n".join(in_lines(told.progress, history(project.state()))))
     return 0
 
@@ -196,9 +207,12 @@ def _export(args: argparse.Namespace) -> int:
     from labelling.exporting import export
     from labelling.project import Project
 
+    project = Project(args.project)
     out = Path(args.out or Path(args.project) / "export")
-    for name in export(Project(args.project), out):
+    for name in export(project, out):
         print(f"{Path(name).stem:15s} {out / name}")
+    if not project.sound:
+        print("predictions     none: the features are not those of init; `status` says more")
     return 0
 
 

@@ -100,7 +100,7 @@ def read_export(file: str | Path, annotator: str | None = None) -> Iterator[Answ
         DataError: where the file is none, naming task and value.
     """
     try:
-        tasks = json.loads(Path(file).read_text("utf-8"))
+        tasks = json.loads(Path(file).read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(f"Cannot read {file}: {error.strerror}.") from None
     except ValueError as error:

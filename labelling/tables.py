@@ -19,6 +19,8 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 _BLOCK = 4096  # rows of Parquet at a time
 _SHOWN = 80  # characters of a value that a message quotes
 
+csv.field_size_limit(2**26)  # long texts are welcome; without any limit a quote that never ends fills the memory
+
 
 def columns_of(file: str | os.PathLike[str], encoding: str | None = None) -> list[str]:
     """Names of the columns, lower case and without surrounding blanks.
@@ -78,7 +80,7 @@ def _csv_rows(
                 if record:
                     yield number, {name: record[i].strip() if i < len(record) else "" for name, i in wanted.items()}
         except UnicodeError:
-            raise _undecodable(file, encoding) from None
+            raise _undecodable(file, text.encoding) from None
         except csv.Error as error:
             raise DataError(f"{file}, row {number + 1}: not a row of a CSV file ({error}).") from None
 
@@ -99,8 +101,10 @@ def _parquet_rows(file: Path, required: Sequence[str], optional: Sequence[str]) 
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN stands for nothing in many tables
         return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
     if isinstance(value, float) and value.is_integer():  # a column of whole numbers with gaps
         return str(int(value))
     return str(value).strip()
@@ -168,16 +172,15 @@ def _wanted(file: Path, names: Sequence[str], required: Sequence[str], optional:
     return {name: names.index(name) for name in (*required, *optional) if name in names}
 
 
-def _undecodable(file: Path, encoding: str | None) -> DataError:
+def _undecodable(file: Path, name: str) -> DataError:
     """Where a file stops being text of its encoding."""
-    name = encoding or "utf-8"
     decoder = codecs.getincrementaldecoder(name)()
     with open(file, "rb") as binary:
         for line, content in enumerate(binary, start=1):
             try:
                 decoder.decode(content)
             except UnicodeDecodeError as error:
-                value = content[max(error.start - 20, 0) : error.end + 20]
+                value = content[max(error.start - 20, 0) : error.end + 20].decode(name, "replace").strip()
                 return DataError(
                     f"{file}, line {line}: {shown(value)} is not {name}; save the file as UTF-8, or name its "
                     "encoding, as in --encoding cp1252."

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from envs.errors import ConfigError, DataError, nearest
 from labelling.learning import Classifier, labels_of
 from labelling.progress import Progress, measure
 from labelling.project import Project
-from labelling.state import ANNOTATOR, SKIP, State, conflicts
+from labelling.state import ANNOTATOR, SKIP, State, check_class, conflicts
 from labelling.tables import read_rows, shown
 
 _LARGE = 20_000  # samples from which no similar id is searched for
@@ -53,22 +54,16 @@ def read_answers(
         DataError: naming file, row and value.
     """
     for file in map(Path, files):
-        first: dict[tuple[str, str], Answer] = {}
+        name, found = str(file), False
         for number, values in read_rows(file, ["id", "label"], ["annotator"], encoding):
             if not values["label"]:
                 continue
             if not values["id"]:
                 raise DataError(f"{file}, row {number}: label {shown(values['label'])} has no id.")
-            label = None if values["label"].lower() == SKIP else values["label"]
-            answer = Answer(values["id"], label, values.get("annotator") or annotator, str(file), number)
-            other = first.setdefault((answer.id, answer.annotator), answer)
-            if other is not answer and other.label == answer.label:  # contradictions are for `tell_answers` to find
-                raise DataError(
-                    f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(values['label'])} in row "
-                    f"{other.row} already; remove one of the rows. Nothing was recorded."
-                )
-            yield answer
-        if not first:
+            label = None if values["label"].lower() == SKIP else intern(values["label"])
+            found = True
+            yield Answer(intern(values["id"]), label, intern(values.get("annotator") or annotator), name, number)
+        if not found:
             raise DataError(f"{file} holds no answer: its column label is empty throughout; fill it in.")
 
 
@@ -88,7 +83,8 @@ def tell_answers(
         classifier: in place of the project's own model.
 
     Raises:
-        DataError: where an answer is about no sample, names no class, or contradicts another one; nothing is recorded.
+        DataError: where an answer is about no sample, names no class, contradicts or repeats another one; nothing is
+            recorded.
     """
     with project.lock():
         state = project.state()
@@ -101,7 +97,10 @@ def tell_answers(
             event = project.journal.append("told", files=files, new_classes=added, labels=entries)
             before, state = state, project.state()
             progress = measure(project, state, labels_of(project, before), classifier)
-            project.journal.append("trained", after=event["n"], progress=asdict(progress))
+            try:
+                project.journal.append("trained", after=event["n"], progress=asdict(progress))
+            except DataError as error:
+                raise DataError(f"The {len(new)} answers are recorded, the model's figures are not: {error}") from None
         else:
             progress = measure(project, state, None, classifier)
     return Told(len(new), len(changed), repeated, tuple(added), conflicts(state), progress)
@@ -113,17 +112,20 @@ def _check(
     """The answers that say something new, the number of the others, and the classes that come with them."""
     known = list(state.classes)
     for name in new_classes:
-        if not name or name.lower() == SKIP:
-            raise ConfigError(f"A class cannot be called {name!r}; '{SKIP}' means 'cannot tell'.")
+        check_class(name)
         if name not in known:
             known.append(name)
     grows = not project.settings.classes
-    first: dict[tuple[str, str], Answer] = {}
+    first: dict[str, dict[str, Answer]] = {}  # annotator -> id
     for answer in answers:
         if answer.id not in project.rows:
             hint = nearest(answer.id, project.rows) if len(project.rows) <= _LARGE else ""
             raise DataError(f"{answer.place}: no sample has the id {shown(answer.id)}.{hint} Nothing was recorded.")
         if answer.label is not None and answer.label not in known:
+            try:
+                check_class(answer.label)
+            except ConfigError as error:
+                raise DataError(f"{answer.place} ({shown(answer.id)}): {error} Nothing was recorded.") from None
             same = next((name for name in known if name.casefold() == answer.label.casefold()), None)
             if same is not None:
                 raise DataError(
@@ -137,7 +139,14 @@ def _check(
                     "recorded."
                 )
             known.append(answer.label)
-        other = first.setdefault((answer.id, answer.annotator), answer)
+        other = first.setdefault(answer.annotator, {}).setdefault(answer.id, answer)
+        if other is answer:
+            continue
+        if other.label == answer.label and other.file == answer.file and other.row != answer.row:
+            raise DataError(
+                f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)} in row "
+                f"{other.row} already; remove one of the rows. Nothing was recorded."
+            )
         if other.label != answer.label:
             raise DataError(
                 f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)}, and "
@@ -145,5 +154,6 @@ def _check(
                 "'annotator'. Nothing was recorded."
             )
     missing = object()
-    new = [a for a in first.values() if state.votes.get(a.id, {}).get(a.annotator, missing) != a.label]
-    return new, len(first) - len(new), [name for name in known if name not in state.classes]
+    given = [answer for by_id in first.values() for answer in by_id.values()]
+    new = [a for a in given if state.votes.get(a.id, {}).get(a.annotator, missing) != a.label]
+    return new, len(given) - len(new), [name for name in known if name not in state.classes]

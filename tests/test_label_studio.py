@@ -55,7 +55,7 @@ def test_a_batch_goes_there_and_comes_back(project: LabellingProject, tmp_path: 
             row = project.project.rows[data["sample"]]
             kind, content = data["picture"].split(";base64,")
             assert kind == "data:image/png" and base64.b64decode(content)[1:4] == b"PNG"
-            assert data["text"] == project.project.pool.text[row] and data["why"] and data["batch"] == number
+            assert data["text"] == project.project.show(row)["text"] and data["why"] and data["batch"] == number
         xml = ElementTree.parse(project.project.path / "label_studio.xml").getroot()
         shown = {tag.get("name"): tag.get("value") for tag in xml if tag.tag in ("Image", "Text", "Audio")}
         assert shown == {"picture": "$picture", "text": "$text"}
@@ -100,6 +100,12 @@ def test_what_is_said_is_what_is_read(said: list[tuple[str, str | None, int]], b
         task["annotations"].append(given)
     found = sorted((a.id, str(a.label), a.annotator) for a in answers_of(list(tasks.values()), "export"))
     assert found == sorted((s, str(label), f"{who}@example.org" if by_mail else str(who)) for s, label, who in said)
+
+
+def test_an_export_may_begin_with_a_mark(tmp_path: Path) -> None:
+    tasks = [annotated({"data": {"sample": "a"}}, choice("new"))]
+    (tmp_path / "export.json").write_text(json.dumps(tasks), "utf-8-sig")
+    assert [(a.id, a.label) for a in read_export(tmp_path / "export.json")] == [("a", "new")]
 
 
 def test_corrections_skips_and_waiting_tasks() -> None:
