@@ -29,6 +29,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from envs.errors import RLMBAError
 from learners.advantages import ADVANTAGES
 from learners.board_drawn import drawn_values
 from policies.rl_module import SelectorModule
@@ -153,6 +154,7 @@ class Reinforce(Algorithm):
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
                 **self._passes(sum(map(len, episodes))),
             )
+            self._check_learners()
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         for name in self.loss_figures:
             value = self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), default=None)
@@ -188,6 +190,14 @@ class Reinforce(Algorithm):
         )
         for index in set(healthy) - set(answers):
             ray.kill(group._worker_manager.actors()[index], no_restart=False)
+
+    def _check_learners(self) -> None:
+        """Raise RLMBAError where a remote learner has died: RLlib would go on without its part, or fail later."""
+        group = self.learner_group
+        if group.is_remote and group._worker_manager.num_healthy_actors() < self.config.num_learners:
+            raise RLMBAError(
+                "A process that learns ended early. The last checkpoint is whole: --resume goes on from there."
+            )
 
     def _passes(self, rows: int) -> dict[str, Any]:
         """How learners go over an iteration's rows: once, all of them at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import ray
 import torch
+from ray.exceptions import RayActorError
+from safetensors import SafetensorError
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, RLMBAError
 
 # One thread per process: several processes share the cores, and threads on top of them only wait for each other.
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +50,21 @@ def local_ray(processes: int) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def faults_in_words(folder: Path) -> Iterator[None]:
+    """RLMBAError for what a machine does to a run: a full or broken disk, a process that was killed."""
+    resume = "The last checkpoint is whole: --resume goes on from there."
+    try:
+        yield
+    except RayActorError as error:
+        first = str(error).strip().splitlines()[0]
+        raise RLMBAError(f"A process of the run {folder} ended early ({first}) {resume}") from error
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _DISK:
+            raise
+        raise RLMBAError(f"Cannot write into {folder}: {error}. Make room there. {resume}") from error
 
 
 def check_gpus(wanted: float) -> None:

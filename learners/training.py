@@ -28,7 +28,7 @@ from learners.population import open_source
 from learners.ppo import APPO, PPO, PPOConfig
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
-from learners.runtime import check_gpus, held_back_errors, local_ray
+from learners.runtime import check_gpus, faults_in_words, held_back_errors, local_ray
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
 from learners.telemetry import Board, Progress, distinct_names
@@ -77,7 +77,8 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
         if not resume:
             run.write_text(run.config, to_yaml(config))
         alone = evolution and not config.resources.num_env_runners
-        with nullcontext() if alone else local_ray(config.resources.processes), stop_requested() as stopping:
+        cluster = nullcontext() if alone else local_ray(config.resources.processes)
+        with cluster, stop_requested() as stopping, faults_in_words(run.root):
             return _train(config, run, card, stopping, copy)
     finally:
         run.release()

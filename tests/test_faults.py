@@ -268,7 +268,7 @@ def test_the_storage_fills_up(start, undisturbed, tmp_path, algorithm):
 def test_the_learner_is_killed(start, undisturbed):
     training = start("reinforce", "--set", "resources.num_learners=1")
     training.wait_for(4)
-    training.strike("Learner", signal.SIGKILL)
+    training.strike("_WrappedExecutable", signal.SIGKILL)  # as RLlib calls a remote learner
     before = training.iterations[-1]
     said = training.finish(status=2)
     assert "error:" in said and "--resume" in said and "Traceback" not in said, said
