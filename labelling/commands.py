@@ -115,16 +115,20 @@ def _init(args: argparse.Namespace) -> int:
     project = create_project(args.project, samples, settings)
     told = len(project.state().votes)
     print(f"project         {project.path}")
-    print(f"samples         {project.pool.num_samples:,}, modalities {', '.join(project.pool.modalities)}")
+    pool, held = project.pool, int(project.held_out.sum())
+    print(f"samples         {pool.num_samples:,}, modalities {', '.join(pool.modalities)}; {held:,} only measure")
     print(f"labels          {told} so far; the policy plans for {settings.budget}")
     print(f"next            python run.py ask {args.project}")
     return 0
 
 
 def _ask(args: argparse.Namespace) -> int:
+    from envs.errors import ConfigError
     from labelling.asking import ask
     from labelling.project import Project
 
+    if args.media_url is not None and args.label_studio is None:
+        raise ConfigError("--media-url says how tasks of --label-studio name their files; give both.")
     project = Project(args.project)
     waiting = project.state().waiting()
     event = ask(project, args.batch)

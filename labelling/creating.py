@@ -53,8 +53,15 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     if settings.policy:
         load_policy(settings.policy)
         settings = replace(settings, policy=str(Path(settings.policy).absolute()))
+    for sample in samples.pool.ids.tolist():
+        if sample != sample.strip():
+            raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
     told = _existing_labels(samples, settings)
     split = _split(samples.pool, settings)
+    if not (split == 0).any():
+        raise DataError(
+            f"{samples.source}: no sample is left to learn from; its split keeps all of them to measure by."
+        )
     for modality, there in zip(samples.pool.modalities, samples.pool.present[split == 0].any(0), strict=True):
         if not there:
             raise DataError(f"{samples.source}: no sample to learn from has the modality '{modality}'; leave it out.")

@@ -13,8 +13,9 @@ import pytest
 
 import run
 from envs.errors import ConfigError, DataError
+from envs.pool import Pool
 from labelling.api import LabellingProject
-from labelling.creating import create_project, samples_from_table
+from labelling.creating import Samples, create_project, samples_from_table
 from labelling.project import Settings
 
 
@@ -176,6 +177,8 @@ def test_init_says_what_it_needs(tmp_path: Path, capsys) -> None:
     table = "id,split,present_y\na,train,0\nb,validation,1\n"
     assert init(tmp_path, table, features, f"y={tmp_path / 'x.npy'}") == 2
     assert "no sample to learn from has the modality 'y'" in capsys.readouterr().err
+    assert init(tmp_path, "id,split\na,test\nb,validation\n", features) == 2
+    assert "no sample is left to learn from" in capsys.readouterr().err
     more = ["--samples", str(tmp_path / "samples.csv"), "--features", features]
     for flags, words in (
         (["--policy", str(tmp_path / "none")], "No policy at"),
@@ -231,3 +234,9 @@ def test_many_conflicts_do_not_fill_the_screen(project: LabellingProject, tmp_pa
     assert tell(project, tmp_path, *texts, flags=("--annotator", "file")) == 0
     said = capsys.readouterr().out
     assert said.count("tied, without a label") == 20 and "10 more" in said
+
+
+def test_an_id_that_no_table_could_name(tmp_path: Path) -> None:
+    pool = Pool("mine", {"x": np.ones((2, 3))}, np.ones((2, 1), bool), np.full(2, -1), (), ids=np.array(["a", " b"]))
+    with pytest.raises(DataError, match="mine: id ' b' has blanks around it"):
+        create_project(tmp_path / "shop", Samples(pool, {}, ["", ""], "mine"), Settings("shop"))
