@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [*command, "--username", EMAIL, "--password", PASSWORD],
             stdout=log,
             stderr=log,
-            env=os.environ | settings,
+            env=at_home_in(folder) | settings,
             start_new_session=True,
         )
     address = f"http://127.0.0.1:{port}"
@@ -74,6 +74,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         os.killpg(process.pid, 9)
         process.wait()
+
+
+def at_home_in(folder: Path) -> dict[str, str]:
+    """An environment for programs that note things in the user's own folder."""
+    places = {name: str(folder) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    return os.environ | places
 
 
 def answers(address: str) -> bool:
@@ -173,7 +179,7 @@ def test_by_the_page(server, token, truth, tmp_path):
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
         options.add_argument(flag)
     options.add_argument(f"--user-data-dir={tmp_path / 'browser'}")
-    browser = Chrome(options=options, service=Service(driver))
+    browser = Chrome(options=options, service=Service(driver, env=at_home_in(tmp_path)))
     try:
         wait = WebDriverWait(browser, 60)
         browser.get(f"{server}/user/login/")
