@@ -18,12 +18,14 @@ from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import Source, VectorMultimodalALEnv
+from envs.pool import Pool
 from envs.roles import partition
 from envs.sources import absolute_name, is_family
 from learners.baseline_curves import baseline_curves
 from learners.board_exported import write_exported
 from learners.board_pictures import save_picture, training_curve
 from learners.evolution import EvolutionTrainer
+from learners.placement import describe, size_of
 from learners.population import open_source
 from learners.ppo import APPO, PPO, PPOConfig
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
@@ -69,11 +71,13 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
         for name in config.reward.baselines:
             get_strategy(name)
     check_gpus(config.resources.gpus)
-    card = _card(config)
+    pools = opened(config)
+    card = policy_card(config, pools)
     config = dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
     torch.set_num_threads(1)  # the driver shares the cores with its runners
     run.lock()
     try:
+        print(*describe(config, [size_of(pool, config) for pool in pools]), sep="\n", flush=True)
         if not resume:
             run.write_text(run.config, to_yaml(config))
         alone = evolution and not config.resources.num_env_runners
@@ -84,15 +88,24 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
         run.release()
 
 
-def _card(config: TrainConfig) -> PolicyCard:
-    """Check the data sets; say what a policy trained on them has seen."""
-    env, sources = config.env(), []
+def opened(config: TrainConfig) -> list[Pool]:
+    """The data sets that a run trains on, checked; of a family one that is drawn from it."""
+    env, pools = config.env(), []
     for name in config.datasets:
         if is_family(name):
-            open_source(name, config.protocol, np.random.default_rng(config.seed))
+            pools.append(open_source(name, config.protocol, np.random.default_rng(config.seed)))
+        else:
+            pools.append(Source(dataclasses.replace(env, device="cpu"), name).pool)
+    return pools
+
+
+def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
+    """What a policy trained on these data sets has seen."""
+    sources = []
+    for name, pool in zip(config.datasets, pools, strict=True):
+        if is_family(name):
             sources.append({"name": name, "fingerprint": "", "labels": 0})  # grows with the pools that are drawn
             continue
-        pool = Source(dataclasses.replace(env, device="cpu"), name).pool
         labels = len(partition(pool).policy)
         sources.append({"name": pool.name, "fingerprint": pool.fingerprint, "labels": labels})
     return PolicyCard(

@@ -1,0 +1,140 @@
+"""Where a run's processes lie and about how much memory each takes: what `train` says before it starts.
+
+The estimates leave shared pages of the libraries in, as RSS does; docs/scaling.md holds them against measurements.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from envs.candidates import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
+from envs.pool import Pool
+from envs.roles import partition, training_roles
+from learners.evolution import STARTS_PER_TASK
+from learners.settings import TrainConfig
+
+LIBRARIES = 420e6  # a process that has imported ray and torch, and done nothing
+_FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Size:
+    """What of a data set decides memory."""
+
+    rows: int  # of its policy half
+    pool: int  # of an episode: may be picked
+    held: int  # of an episode: validation and reward rows
+    modalities: int
+    width: int  # of a prepared modality
+    classes: int
+
+
+def size_of(pool: Pool, config: TrainConfig) -> Size:
+    """Of a data set that a run trains on."""
+    roles = training_roles(pool, config.seed)
+    widest = max(features.shape[1] for features in pool.features.values())
+    return Size(
+        rows=len(partition(pool).policy),
+        pool=len(roles.pool),
+        held=len(roles.validation) + len(roles.holdout),
+        modalities=len(pool.modalities),
+        width=min(widest, config.model.projection_dim) + 1,
+        classes=pool.num_classes,
+    )
+
+
+def round_bytes(config: TrainConfig) -> int:
+    """Bytes of one episode's observation in one round: what crosses from an environment runner to the learner."""
+    slots = config.candidates.per_pick * config.protocol.batch_size
+    half = len(config.policy.features) + GRADIENT_SKETCH + HIDDEN_SKETCH + 1  # and the labelled distance
+    return slots * (2 * half + 2 + 1) + _FLOAT * len(STATE_NAMES)
+
+
+def episodes_of_runner(config: TrainConfig) -> int:
+    """Episodes that one process advances in lockstep."""
+    if config.algorithm == "evolution":
+        return (config.evolution.population + 2) * min(config.evolution.starts, STARTS_PER_TASK)
+    return config.learner.groups // max(config.resources.num_env_runners, 1) * config.learner.copies
+
+
+def runner_bytes(config: TrainConfig, sizes: Sequence[Size]) -> float:
+    """About the most that a process that plays holds, without the raw features of its data sets."""
+    episodes = episodes_of_runner(config)
+    evolution = config.algorithm == "evolution"
+    starts = min(config.evolution.starts, STARTS_PER_TASK) if evolution else episodes // config.learner.copies
+    slots = config.candidates.per_pick * config.protocol.batch_size
+    prepared = sum(s.modalities * s.width * s.rows for s in sizes)
+    outputs = [s.modalities * (config.model.hidden + s.classes) + s.classes for s in sizes]  # of a row
+    play = max(
+        starts * s.modalities * s.width * (s.pool + s.held) + episodes * o * (3 * s.held + 3 * min(slots, s.pool))
+        for s, o in zip(sizes, outputs, strict=True)
+    )
+    # Episodes keep what they saw; beside them lie the batch that goes to the policy, and what is sent away.
+    kept = 0 if evolution else 2 * episodes * (config.protocol.rounds + 1) * round_bytes(config)
+    return LIBRARIES + _FLOAT * (prepared + play) + kept
+
+
+def learner_bytes(config: TrainConfig) -> float:
+    """About the most that learning adds to a process: its share of an iteration's rows, and their gradients."""
+    if config.algorithm == "evolution":
+        return 0.0
+    rows = (
+        config.learner.groups * config.learner.copies * config.protocol.rounds / max(config.resources.num_learners, 1)
+    )
+    return 4 * rows * round_bytes(config)
+
+
+def describe(config: TrainConfig, sizes: Sequence[Size]) -> list[str]:
+    """Two lines: who runs where with how many threads; about how much memory that takes."""
+    resources, episodes = config.resources, episodes_of_runner(config)
+    runners, learners = resources.num_env_runners, resources.num_learners
+    play = f"{runners} x {episodes} episodes in lockstep{_on(resources.num_gpus_per_env_runner)}"
+    learn = f"{learners} remote{_on(resources.num_gpus_per_learner)}" if learners else "in the driver"
+    what = "searches" if config.algorithm == "evolution" else "learns"
+    if runners:
+        first = f"environment runners {play}; learner {learn}; 1 thread each"
+    else:
+        first = f"one process plays {episodes} episodes in lockstep and {what}; 1 thread"
+    cluster = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    first += "" if cluster else f"; {os.cpu_count()} cores here"
+    player, learner = runner_bytes(config, sizes), learner_bytes(config)
+    driver = LIBRARIES + (0 if learners else learner) + (0 if runners else player - LIBRARIES)
+    parts = [f"{driver / 1e9:.1f} GB the driver"]
+    if runners:
+        parts.append(f"{player / 1e9:.1f} GB each runner")
+    if learners:
+        parts.append(f"{(LIBRARIES + learner) / 1e9:.1f} GB each learner")
+    total = driver + runners * player + learners * (LIBRARIES + learner)
+    free = "" if cluster else _free()
+    return [f"processes  {first}", f"memory     about {', '.join(parts)}; {total / 1e9:.1f} GB in all{free}"]
+
+
+def _on(gpus: float) -> str:
+    return f" on {gpus:g} GPU each" if gpus else " on the CPU"
+
+
+def _free() -> str:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux
+        return ""
+    return f", {free * 1024 / 1e9:.1f} GB free here"
+
+
+def memory_of(pid: int) -> dict[str, float]:
+    """Bytes that a process holds: rss, pss (shared pages divided among those that share them), peak (highest rss)."""
+    found = {"rss": np.nan, "pss": np.nan, "peak": np.nan}
+    names = {"VmRSS": "rss", "VmHWM": "peak", "Pss": "pss"}
+    for file in ("status", "smaps_rollup"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in names:
+                found[names[name]] = int(value.split()[0]) * 1024.0
+    return found
