@@ -1,6 +1,6 @@
 """Where a run's processes lie and about how much memory each takes: what `train` says before it starts.
 
-The estimates leave shared pages of the libraries in, as RSS does; docs/scaling.md holds them against measurements.
+The constants were fitted to measured peaks; docs/scaling.md holds the estimates against measurements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from envs.roles import partition, training_roles
 from learners.evolution import STARTS_PER_TASK
 from learners.settings import TrainConfig
 
-LIBRARIES = 420e6  # a process that has imported ray and torch, and done nothing
+# Bytes of a process that has its libraries and its part of RLlib, and has done nothing.
+DRIVER, RLLIB, TASK = 650e6, 550e6, 400e6
+SHARED = 190e6  # of them: pages of libraries, which all processes of a machine share
 _FLOAT = 4  # bytes
 
 
@@ -72,22 +74,21 @@ def runner_bytes(config: TrainConfig, sizes: Sequence[Size]) -> float:
     prepared = sum(s.modalities * s.width * s.rows for s in sizes)
     outputs = [s.modalities * (config.model.hidden + s.classes) + s.classes for s in sizes]  # of a row
     play = max(
-        starts * s.modalities * s.width * (s.pool + s.held) + episodes * o * (3 * s.held + 3 * min(slots, s.pool))
+        starts * s.modalities * s.width * (s.pool + s.held) + episodes * o * (4 * s.held + 3 * min(slots, s.pool))
         for s, o in zip(sizes, outputs, strict=True)
     )
-    # Episodes keep what they saw; beside them lie the batch that goes to the policy, and what is sent away.
-    kept = 0 if evolution else 2 * episodes * (config.protocol.rounds + 1) * round_bytes(config)
-    return LIBRARIES + _FLOAT * (prepared + play) + kept
+    # What episodes saw is kept until they end, and there are copies of it on its way to the policy and the learner.
+    kept = 0 if evolution else 4 * episodes * (config.protocol.rounds + 1) * round_bytes(config)
+    return (TASK if evolution else RLLIB) + _FLOAT * (prepared + play) + kept
 
 
-def learner_bytes(config: TrainConfig) -> float:
-    """About the most that learning adds to a process: its share of an iteration's rows, and their gradients."""
+def learning_bytes(config: TrainConfig) -> tuple[float, float]:
+    """About what an iteration's episodes, and learning from them, add to the driver and to each remote learner."""
     if config.algorithm == "evolution":
-        return 0.0
-    rows = (
-        config.learner.groups * config.learner.copies * config.protocol.rounds / max(config.resources.num_learners, 1)
-    )
-    return 4 * rows * round_bytes(config)
+        return 0.0, 0.0
+    learners = config.resources.num_learners
+    seen = config.learner.groups * config.learner.copies * config.protocol.rounds * round_bytes(config)
+    return (3 * seen, 7 * seen / learners) if learners else (8 * seen, 0.0)
 
 
 def describe(config: TrainConfig, sizes: Sequence[Size]) -> list[str]:
@@ -103,14 +104,14 @@ def describe(config: TrainConfig, sizes: Sequence[Size]) -> list[str]:
         first = f"one process plays {episodes} episodes in lockstep and {what}; 1 thread"
     cluster = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
     first += "" if cluster else f"; {os.cpu_count()} cores here"
-    player, learner = runner_bytes(config, sizes), learner_bytes(config)
-    driver = LIBRARIES + (0 if learners else learner) + (0 if runners else player - LIBRARIES)
+    player, (driver, learner) = runner_bytes(config, sizes), learning_bytes(config)
+    driver += DRIVER + (0 if runners else player - (TASK if config.algorithm == "evolution" else RLLIB))
     parts = [f"{driver / 1e9:.1f} GB the driver"]
     if runners:
         parts.append(f"{player / 1e9:.1f} GB each runner")
     if learners:
-        parts.append(f"{(LIBRARIES + learner) / 1e9:.1f} GB each learner")
-    total = driver + runners * player + learners * (LIBRARIES + learner)
+        parts.append(f"{(RLLIB + learner) / 1e9:.1f} GB each learner")
+    total = driver + runners * (player - SHARED) + learners * (RLLIB + learner - SHARED)
     free = "" if cluster else _free()
     return [f"processes  {first}", f"memory     about {', '.join(parts)}; {total / 1e9:.1f} GB in all{free}"]
 
