@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset",
         metavar="NAME|PATH[,...]",
         help="emoji, watch, digits, synthetic[:...], a pool folder or .npz; "
-        "synthetic-family[:...]: another random pool in every generation (evolution only)",
+        "synthetic-family[:...]: another random pool again and again",
     )
     train.add_argument("--algorithm", metavar="NAME", help="reinforce (default), ppo, appo or evolution")
     train.add_argument(

@@ -22,18 +22,21 @@ from envs.candidates import (
 from envs.errors import ConfigError
 from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
 from envs.observation import observation_space
+from envs.pool import Pool
 from envs.preparation import prepare
 from envs.rewards import Outcome, RewardConfig, reward
 from envs.roles import partition, training_roles
-from envs.sources import open_dataset
+from envs.sources import draw_from_family, is_family, open_dataset
 from envs.task_model import TaskModelConfig
+
+_DRAWS = 100  # attempts at a pool of a family that fits
 
 
 @dataclass(frozen=True)
 class EnvConfig:
     """Everything that decides an environment."""
 
-    datasets: tuple[str, ...] = ("emoji",)  # names or paths; an episode runs on one of them
+    datasets: tuple[str, ...] = ("emoji",)  # names, paths or families; an episode runs on one of them
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: TaskModelConfig = field(default_factory=TaskModelConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
@@ -53,24 +56,49 @@ class EnvConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
 
+def open_source(name: str, protocol: ProtocolConfig, rng: np.random.Generator) -> Pool:
+    """The pool of that name; of a family one drawn from it whose budget it can supply.
+
+    Raises:
+        ConfigError: where it cannot supply the protocol's budget.
+    """
+    family = is_family(name)
+    for left in reversed(range(_DRAWS if family else 1)):
+        pool = open_dataset(draw_from_family(name, rng) if family else name)
+        try:
+            rows = len(training_roles(pool, 0).pool)
+            protocol.check_budget(rows, f"'{pool.name}' (half of it trains policies)")
+            break
+        except ConfigError:
+            if not left:
+                raise
+    return pool
+
+
 class Source:
-    """One data set's policy half, prepared, with its episode starts.
+    """One data set's policy half, prepared, with its episode starts; of a family, that of the pool drawn last.
 
     Args:
         config: the environment's configuration.
-        dataset: name or path.
+        dataset: name, path or family.
     """
 
     def __init__(self, config: EnvConfig, dataset: str):
-        self.pool = open_dataset(dataset)
-        self.config = config
-        roles = training_roles(self.pool, config.seed)
-        config.protocol.check_budget(len(roles.pool), f"'{self.pool.name}' (half of it trains policies)")
-        device = config.device
+        self.config, self.dataset = config, dataset
+        self.family = is_family(dataset)
+        self.draw(config.seed)
+
+    def draw(self, number: int) -> None:
+        """Open the data set; of a family the pool that `number` decides."""
+        self.number = number if self.family else 0
+        self.pool = open_source(self.dataset, self.config.protocol, np.random.default_rng(number))
+        device = self.config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        data = prepare(self.pool, partition(self.pool).policy, dim=config.model.projection_dim, device=device)
-        self.lockstep = Lockstep(data, config.model, config.protocol)
+        rows = partition(self.pool).policy
+        self.labels = len(rows)
+        data = prepare(self.pool, rows, dim=self.config.model.projection_dim, device=device)
+        self.lockstep = Lockstep(data, self.config.model, self.config.protocol)
         self._drawn: dict[int, Start] = {}
 
     def start(self, index: int) -> Start:
@@ -96,15 +124,18 @@ class VectorMultimodalALEnv(VectorEnv):
     Reward: float, the weighted terms of `envs.rewards`, measured on rows outside the pool.
     Termination: after T = protocol.rounds steps. Truncation never happens.
     Autoreset: NEXT_STEP; the step after a termination ignores its action and returns the first observation.
-    Info: arrays [E]: `start` and `source` (numbers), accuracy, soft_accuracy, hard_accuracy, weakest_modality,
-        `accuracy/<modality>` and `amcb/<modality>`; after a step also `reward/<term>`, `baseline/<strategy>`,
-        `difficulty/picked` and `difficulty/offered`.
+    Info: arrays [E]: `start` and `source` (numbers), `pool` (which one of a family, else 0), `labels` (of the pool's
+        policy half), accuracy, soft_accuracy, hard_accuracy, weakest_modality, `accuracy/<modality>` and
+        `amcb/<modality>`; after a step also `reward/<term>`, `baseline/<strategy>`, `difficulty/picked` and
+        `difficulty/offered`.
+
+    Of a family (`synthetic-family`, see `envs.sources.synthetic.draw_spec`) every reset draws another pool.
 
     Args:
         config: an EnvConfig, or a mapping of its fields.
         num_envs: E, a multiple of config.copies.
         baseline_curves: strategy -> accuracy [sources, config.starts, T + 1], by round from 0; relative_accuracy is
-            relative to their mean, without any to nothing.
+            relative to their mean, without any to nothing. A family has none, and its entries are not looked at.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
@@ -171,6 +202,8 @@ class VectorMultimodalALEnv(VectorEnv):
         self._turn += 1
         self._start_numbers = np.repeat(np.asarray(numbers, np.int64), self.config.copies)
         source = self.sources[self._source]
+        if source.family:
+            source.draw(int(self._rng.integers(2**31)))
         source.lockstep.reset([source.start(int(i)) for i in numbers], self.config.copies)
         self._measured = source.lockstep.measure()
         self._smoothed = torch.zeros(self.num_envs)
@@ -199,13 +232,13 @@ class VectorMultimodalALEnv(VectorEnv):
             raise ValueError(f"an action names a slot outside 0 .. {last}: {int(slots.min())} or {int(slots.max())}")
         if not bool(torch.take_along_dim(self._offered.valid, slots, 1).all()):
             raise ValueError("an action names a candidate slot whose 'valid' is 0")
-        lockstep, offered = self.lockstep, self._offered
+        source, lockstep, offered = self.sources[self._source], self.lockstep, self._offered
         lockstep.label(torch.take_along_dim(offered.positions, slots, 1))
         before, self._measured = self._measured, lockstep.measure()
         index = lockstep.round.index
         baselines = {
             name: torch.from_numpy(curves[self._source, self._start_numbers, index]).to(before.accuracy)
-            for name, curves in self._curves.items()
+            for name, curves in ({} if source.family else self._curves).items()
         }
         baseline = sum(baselines.values()) / len(baselines) if baselines else torch.zeros_like(before.accuracy)
         total, terms = reward(Outcome(before, self._measured, lockstep.round.weights, baseline), self.config.reward)
@@ -235,7 +268,8 @@ class VectorMultimodalALEnv(VectorEnv):
             "weakest_modality": m.modality_accuracy.amin(1),
             **terms,
         }
-        for i, name in enumerate(self.sources[self._source].pool.modalities):
+        source = self.sources[self._source]
+        for i, name in enumerate(source.pool.modalities):
             values[f"accuracy/{name}"] = m.modality_accuracy[:, i]
             values[f"amcb/{name}"] = self.lockstep.round.weights[:, i]
         if picked is not None:
@@ -244,7 +278,8 @@ class VectorMultimodalALEnv(VectorEnv):
             values["difficulty/offered"] = (self._offered.difficulty * valid).sum(1) / valid.sum(1)
         infos = {k: v.cpu().numpy().astype(np.float64) for k, v in values.items()}
         infos["start"] = self._start_numbers.copy()
-        infos["source"] = np.full(self.num_envs, self._source, np.int64)
+        for name, number in (("source", self._source), ("pool", source.number), ("labels", source.labels)):
+            infos[name] = np.full(self.num_envs, number, np.int64)
         return infos
 
 

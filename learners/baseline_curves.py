@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from envs.errors import ConfigError
 from envs.multimodal_al import EnvConfig, Source
-from envs.sources import open_dataset
+from envs.sources import is_family, open_dataset
 from learners.array_store import ArrayStore
 from policies.code_hash import code_hash
 from policies.strategies import get_strategy
@@ -51,13 +51,14 @@ def baseline_curves(
         progress: called with parts done and parts in all while some are being played.
 
     Returns:
-        strategy -> float32 [sources, starts, T + 1], by round from 0.
+        strategy -> float32 [sources, starts, T + 1], by round from 0; NaN for families.
 
     Raises:
         ConfigError: where the cache folder cannot be written.
     """
-    fingerprints = [open_dataset(name).fingerprint for name in config.datasets]
-    parts = product(strategies, range(len(fingerprints)), range(0, config.starts, CHUNK))
+    # Nobody can have played the pools that a family will give.
+    fingerprints = {i: open_dataset(name).fingerprint for i, name in enumerate(config.datasets) if not is_family(name)}
+    parts = product(strategies, fingerprints, range(0, config.starts, CHUNK))
     keys = {part: _key(config, fingerprints[part[1]], part[0], part[2]) for part in parts}
     store = ArrayStore(cache_folder() / "baseline_curves")
     found = {part: store.get(key) for part, key in keys.items()}
@@ -70,8 +71,8 @@ def baseline_curves(
                 found[part] = {"accuracy": accuracy}
                 store.put(keys[part], found[part])
                 progress(done, len(keys))
-    shape = (len(fingerprints), config.starts, config.protocol.rounds + 1)
-    curves = {strategy: np.zeros(shape, np.float32) for strategy in strategies}
+    shape = (len(config.datasets), config.starts, config.protocol.rounds + 1)
+    curves = {strategy: np.full(shape, np.nan, np.float32) for strategy in strategies}
     for (strategy, source, low), arrays in found.items():
         curves[strategy][source, low : low + CHUNK] = arrays["accuracy"]
     return curves

@@ -14,12 +14,13 @@ from torch import Tensor
 from envs.contribution import sample_contributions
 from envs.evidence import difficulty
 from envs.lockstep import Lockstep, Start
+from envs.multimodal_al import open_source
 from envs.preparation import prepare
 from envs.roles import partition
 from envs.round import Round
 from learners.board_pictures import label_curve
 from learners.board_projector import Points, pool_points, write_projector
-from learners.population import draw_starts, open_source, start_seed
+from learners.population import draw_starts, start_seed
 from learners.settings import TrainConfig
 from learners.telemetry import Board, distinct_names
 from policies.selector import Selector

@@ -22,14 +22,15 @@ def training_curve(history: Sequence[Mapping[str, Any]], title: str, played: str
         played: what was measured on what, for the small print.
     """
     figure, axis = _figure()
-    episodes = [row["episodes"] for row in history]
     names = sorted({k for row in history for k in row if k.startswith("aulc_minus/")})
     for name, colour in zip(names, COLOURS, strict=False):
-        values = 100 * np.array([row[name] for row in history])
+        rows = [row for row in history if name in row]  # pools drawn from families have no baselines
+        episodes, values = [row["episodes"] for row in rows], 100 * np.array([row[name] for row in rows])
         smooth = [values[max(0, i - 4) : i + 1].mean() for i in range(len(values))]
         axis.plot(episodes, values, ".", color=colour, alpha=0.35)
         axis.plot(episodes, smooth, color=colour, label=f"minus {name.removeprefix('aulc_minus/')}")
     if not names:
+        episodes = [row["episodes"] for row in history]
         axis.plot(episodes, [100 * row["aulc"] for row in history], color=COLOURS[0], label="AULC")
     else:
         axis.axhline(0, color=_GREY, linewidth=0.8)

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from envs.errors import PolicyError, RLMBAError
 from envs.lockstep import ProtocolConfig, Start
+from envs.multimodal_al import open_source
 from envs.pool import Pool
 from envs.preparation import PreparedPool, prepare
 from envs.roles import partition
@@ -29,7 +30,6 @@ from learners.population import (
     Arena,
     draw_protocol,
     draw_starts,
-    open_source,
     play_population,
     population_fitness,
     start_seed,

@@ -13,13 +13,11 @@ import numpy as np
 import torch
 
 from envs.candidates import CandidateConfig
-from envs.errors import ConfigError
 from envs.lockstep import Lockstep, ProtocolConfig, Start, draw_start
 from envs.pool import Pool
 from envs.preparation import PreparedPool
 from envs.rewards import Outcome, RewardConfig, reward
 from envs.roles import training_roles
-from envs.sources import draw_from_family, is_family, open_dataset
 from envs.task_model import TaskModelConfig
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
@@ -119,25 +117,6 @@ def draw_protocol(rng: np.random.Generator, base: ProtocolConfig, pool_rows: int
         if protocol.budget <= pool_rows:
             return protocol
     return base
-
-
-def open_source(name: str, protocol: ProtocolConfig, rng: np.random.Generator) -> Pool:
-    """The pool of that name; of a family one drawn from it whose budget it can supply.
-
-    Raises:
-        ConfigError: where it cannot supply the protocol's budget.
-    """
-    family = is_family(name)
-    for left in reversed(range(_DRAWS if family else 1)):
-        pool = open_dataset(draw_from_family(name, rng) if family else name)
-        try:
-            rows = len(training_roles(pool, 0).pool)
-            protocol.check_budget(rows, f"'{pool.name}' (half of it trains policies)")
-            break
-        except ConfigError:
-            if not left:
-                raise
-    return pool
 
 
 def start_seed(seed: int, number: int) -> int:

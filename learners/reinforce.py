@@ -126,6 +126,7 @@ class Reinforce(Algorithm):
         self.averaged: dict[str, np.ndarray] = self._weights()
         self._updates = 0
         self._figures: dict[str, float] = {}
+        self.labels: dict[int, int] = {}  # of the pools that were drawn from families, by number of the source
         self.drawn: dict[str, np.ndarray] = {}  # values of the last iteration for histograms, by tag
 
     @override(Algorithm)
@@ -207,9 +208,13 @@ class Reinforce(Algorithm):
         """Write advantages into the episodes; keep this iteration's figures."""
         rewards = np.stack([np.asarray(e.get_rewards()) for e in episodes])
         infos = [e.get_infos() for e in episodes]  # T + 1 each, the first from the reset
-        source = np.array([i[0]["source"] for i in infos], np.int64)
-        start = np.array([i[0]["start"] for i in infos], np.int64)
-        group = np.unique(np.stack([source, start], 1), axis=0, return_inverse=True)[1].reshape(-1)
+        source, pool, start, labels = (
+            np.array([i[0][name] for i in infos], np.int64) for name in ("source", "pool", "start", "labels")
+        )
+        group = np.unique(np.stack([source, pool, start], 1), axis=0, return_inverse=True)[1].reshape(-1)
+        for number, drawn, count in np.unique(np.stack([source, pool, labels], 1), axis=0).tolist():
+            if drawn:  # another pool of a family
+                self.labels[number] = self.labels.get(number, 0) + count
         advantages = self.advantages(rewards, group, source)
         for episode, row in zip(episodes, advantages.astype(np.float32), strict=True):
             if not self.needs_behaviour:  # the log-probabilities of the draw need not travel
@@ -220,15 +225,22 @@ class Reinforce(Algorithm):
 
     @staticmethod
     def _summarise(infos: list[list[dict]], rewards: np.ndarray) -> dict[str, float]:
-        """Means over the rounds of all episodes, by the names of the environment's infos; accuracies by source too."""
+        """Means over the rounds of all episodes, by the names of the environment's infos.
+
+        AULC and its differences to the paired baselines, of the episodes that have some, also by source.
+        """
         sums: dict[str, list[float]] = defaultdict(list)
         for rounds in infos:
             for info in rounds[1:]:
+                areas = {"aulc": info["accuracy"]}
                 for name, value in info.items():
-                    if name not in ("start", "source"):
+                    if name not in ("start", "source", "pool", "labels"):
                         sums[name].append(float(value))
-                    if name == "accuracy" or name.startswith("baseline/"):
-                        sums[f"source/{info['source']}/{name}"].append(float(value))
+                    if name.startswith("baseline/"):
+                        areas[f"aulc_minus/{name.removeprefix('baseline/')}"] = info["accuracy"] - value
+                for name, value in areas.items():
+                    sums[name].append(float(value))
+                    sums[f"source/{info['source']}/{name}"].append(float(value))
         figures = {name: float(np.mean(values)) for name, values in sums.items()}
         return figures | {"return": float(rewards.sum(1).mean()), "episodes": float(len(infos))}
 
@@ -256,6 +268,7 @@ class Reinforce(Algorithm):
                 "advantages": self.advantages.get_state(),
                 "averaged": self.averaged,
                 "updates": self._updates,
+                "labels": self.labels,
             }
         return state
 
@@ -266,3 +279,4 @@ class Reinforce(Algorithm):
             self.advantages.set_state(state[RESULTS]["advantages"])
             self.averaged = state[RESULTS]["averaged"]
             self._updates = state[RESULTS]["updates"]
+            self.labels = state[RESULTS]["labels"]

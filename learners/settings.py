@@ -15,7 +15,6 @@ from envs.errors import ConfigError, nearest
 from envs.lockstep import ProtocolConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
-from envs.sources import is_family
 from envs.task_model import TaskModelConfig
 from learners.advantages import ADVANTAGES
 from policies.selector import SelectorConfig
@@ -170,11 +169,6 @@ class TrainConfig:
             )
 
     def _check_gradient(self) -> None:
-        for name in filter(is_family, self.datasets):
-            raise ConfigError(
-                f"'{name}' stands for another pool in every generation, which takes --algorithm evolution; "
-                f"for {self.algorithm} name single pools, as in synthetic:label_noise=0.3,seed=1."
-            )
         if self.evolution.vary_protocol:
             raise ConfigError(
                 f"evolution.vary_protocol takes --algorithm evolution; {self.algorithm} plays one protocol throughout."

@@ -17,7 +17,7 @@ import torch
 from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
-from envs.multimodal_al import Source, VectorMultimodalALEnv
+from envs.multimodal_al import Source, VectorMultimodalALEnv, open_source
 from envs.pool import Pool
 from envs.roles import partition
 from envs.sources import absolute_name, is_family
@@ -26,7 +26,6 @@ from learners.board_exported import write_exported
 from learners.board_pictures import save_picture, training_curve
 from learners.evolution import EvolutionTrainer
 from learners.placement import describe, size_of
-from learners.population import open_source
 from learners.ppo import APPO, PPO, PPOConfig
 from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
@@ -220,7 +219,7 @@ class GradientTrainer:
 
     Args:
         config: settings.
-        card: of the policy; names the sources.
+        card: of the policy; names the sources, and receives the labels of pools that are drawn.
         done: iterations already done.
         progress: shows a line while baselines are played.
     """
@@ -228,7 +227,7 @@ class GradientTrainer:
     played = "drawn (exploring) policy on reward rows"
 
     def __init__(self, config: TrainConfig, card: PolicyCard, done: int, progress: Progress):
-        self.config = config
+        self.config, self.card = config, card
         self._sources = distinct_names([source["name"] for source in card.trained_on])
         self.algorithm = make_algorithm(config, _curves(config, progress), done)
 
@@ -236,9 +235,16 @@ class GradientTrainer:
         result = self.algorithm.train()
         if not result[RESULTS]:
             return None  # no environment runner is alive at the moment
+        self._count_labels()
         timers = result["timers"]
         seconds = {"sample": timers["env_runner_sampling_timer"], "learn": timers["learner_update_timer"]}
         return _figures(result, self._sources), seconds
+
+    def _count_labels(self) -> None:
+        """Put onto the card what the pools hold that were drawn from families so far."""
+        for number, labels in self.algorithm.labels.items():
+            self.card.trained_on[number]["labels"] = labels
+        self.card.labels_used = sum(source["labels"] for source in self.card.trained_on)
 
     @property
     def histograms(self) -> Mapping[str, np.ndarray]:
@@ -342,22 +348,14 @@ def _curves(config: TrainConfig, progress: Progress) -> dict[str, np.ndarray]:
 
 
 def _figures(result: dict[str, Any], sources: Sequence[str]) -> dict[str, float]:
-    """This iteration's figures, flat; AULC differences to the paired baselines among them, overall and by source."""
-    figures = {name: float(value) for name, value in result[RESULTS].items() if not name.startswith("source/")}
-    figures |= _areas(figures)
-    for number, source in enumerate(sources):
-        prefix = f"source/{number}/"
-        own = {name.removeprefix(prefix): v for name, v in result[RESULTS].items() if name.startswith(prefix)}
-        if own:  # an iteration need not play every source
-            figures |= {f"source_{name}/{source}": value for name, value in _areas(own).items()}
+    """This iteration's figures, flat; of sources by name, of those that it played."""
+    figures = {}
+    for name, value in result[RESULTS].items():
+        if name.startswith("source/"):
+            _, number, kind = name.split("/", 2)
+            name = f"source_{kind}/{sources[int(number)]}"
+        figures[name] = float(value)
     return figures
-
-
-def _areas(figures: dict[str, float]) -> dict[str, float]:
-    """AULC, a mean over the rounds after the first, and its differences to the paired baselines."""
-    area = float(figures["accuracy"])
-    baselines = {k.removeprefix("baseline/"): v for k, v in figures.items() if k.startswith("baseline/")}
-    return {"aulc": area} | {f"aulc_minus/{name}": area - float(value) for name, value in baselines.items()}
 
 
 def _line(iteration: int, config: TrainConfig, card: PolicyCard, figures: dict[str, float], minutes: float) -> str:

@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 
 from envs.errors import ConfigError, PolicyError
 from envs.lockstep import Lockstep, ProtocolConfig
+from envs.multimodal_al import open_source
 from envs.preparation import prepare
 from envs.rewards import RewardConfig
 from envs.roles import partition
 from envs.task_model import TaskModelConfig
 from learners import evolution, population
 from learners.evolution import EvolutionTrainer, Search, distinct_names
-from learners.population import Arena, draw_protocol, draw_starts, open_source, play_population, population_fitness
+from learners.population import Arena, draw_protocol, draw_starts, play_population, population_fitness
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from learners.training import train
 from policies.averaging import EXPORT_NORM

@@ -94,7 +94,6 @@ def test_settings_that_cannot_be() -> None:
         ({"algorithm": "appo", "resources": {"num_env_runners": 0}}, "--num-env-runners to 1 or more"),
         ({"proximal": {"clip": 0}}, "proximal.clip is 0"),
         ({"proximal": {"epochs": 0}}, "proximal.epochs is 0"),
-        ({"algorithm": "appo", "datasets": ["synthetic-family"]}, "for appo name single pools"),
     ):
         with pytest.raises(ConfigError) as error:
             build(TrainConfig, given_)

@@ -95,3 +95,10 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, x: np.ndarray) -> N
     assert BLOCK > 90
     monkeypatch.setattr("envs.preparation.BLOCK", 7)
     torch.testing.assert_close(prepare(make(x), FIT, OTHER, dim=4).x, whole.x, atol=1e-5, rtol=1e-4)
+
+
+def test_a_modality_that_no_fitting_row_has_is_nothing(x: np.ndarray) -> None:
+    present = np.ones((90, 2), bool)
+    present[FIT, 0] = False
+    data = prepare(make(x, present=present), FIT, OTHER, dim=4)
+    assert torch.isfinite(data.x).all() and (data.x[0, :4] == 0).all() and (data.x[1, :3] != 0).any()

@@ -116,7 +116,6 @@ def test_values_of_the_wrong_type_are_named_with_their_path(given: dict, words: 
         ({"model": {"weight_decay": -1}}, "model.weight_decay is -1"),
         ({"algorithm": "evolutio"}, "Did you mean 'evolution'"),
         ({"algorithm": "evolution", "policy": {"mlp": [8]}}, "policy.mlp is [8]"),
-        ({"datasets": ["emoji", "synthetic-family"]}, "'synthetic-family' stands for another pool"),
         ({"evolution": {"vary_protocol": True}}, "evolution.vary_protocol takes --algorithm evolution"),
         ({"evolution": {"generations": 0}}, "evolution.generations is 0"),
         ({"evolution": {"population": 3}}, "evolution.population is 3; it must be at least 4"),

@@ -189,12 +189,37 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "type": (["train", "--set", "protocol.rounds=many", *out], ["protocol.rounds", "many"]),
         "preset": (["train", "--preset", "papper", *out], ["papper", "'paper'"]),
         "algorithm": (["train", "--algorithm", "evolutio", *out], ["evolutio", "'evolution'"]),
-        "family": (["train", "--dataset", "synthetic-family", *out], ["synthetic-family", "--algorithm evolution"]),
+        "family": (["train", "--dataset", "synthetic-family:classes=1", *out], ["classes is 1"]),
         "paper by evolution": (["train", "--algorithm", "evolution", "--preset", "paper", *out], ["policy.mlp"]),
         "gpu": (["train", "--dataset", "emoji", "--num-gpus-per-env-runner", "4", *out], ["8 GPUs"]),
         "folder in use": (["train", "--dataset", "emoji", "--out", str(used)], ["not empty", "--resume"]),
         "nothing to resume": (["train", "--resume", *out], ["resume"]),
     }
+
+
+def test_pools_of_a_family_are_drawn_as_training_goes(tmp_path):
+    """Two runners draw for themselves; what is drawn is counted, and a resumed run goes on counting."""
+    family = "synthetic-family:samples=400,classes=3"
+    out = tmp_path / "run"
+    done = run([*train_command(out, "--dataset", f"{DATASET},{family}"), "--num-env-runners", "2"])
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    played = {name for row in rows for name in row if name.startswith("source_")}
+    minus = {f"source_aulc_minus/{name}/synthetic" for name in ("badge", "margin")}
+    assert played == {f"source_aulc/{family}", "source_aulc/synthetic"} | minus
+    for row in rows:  # a family has no baselines, and its episodes do not blur those of the others
+        assert ("aulc_minus/badge" in row) == ("source_aulc/synthetic" in row)
+        if "aulc_minus/badge" in row:
+            assert row["aulc_minus/badge"] == pytest.approx(row["source_aulc_minus/badge/synthetic"])
+    first = load_policy(out)[1]
+    drawn = next(source for source in first.trained_on if source["name"] == family)["labels"]
+    assert drawn > 150 and first.labels_used == drawn + first.trained_on[0]["labels"]
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("iterations: 3", "iterations: 5"))
+    done = run(command("train", "--out", out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    more = load_policy(out)[1].trained_on[1]["labels"]
+    assert more > drawn
 
 
 def test_mistakes_get_one_clear_line(tmp_path):

@@ -57,7 +57,7 @@ def open_dataset(name_or_path: str | os.PathLike[str]) -> Pool:
             return make_synthetic(parse_spec(parameters))
         if kind == _FAMILY:
             raise ConfigError(
-                f"'{name}' is no single pool: training by evolution draws another one from it in every generation. "
+                f"'{name}' is no single pool: training draws another one from it again and again. "
                 f"Name one, as in synthetic:label_noise=0.3,seed=1."
             )
     if Path(name).exists() or Path(name).suffix == ".npz" or Path(name).name != name:
