@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from envs.multimodal_al import EnvConfig, VectorMultimodalALEnv
-from envs.task_model import TaskModelConfig
+from envs.task_model import CPU_BLOCK, TaskModelConfig
 from policies.selector import Selector, SelectorConfig
 
 SIZES = (1, 8, 32)
@@ -53,16 +53,41 @@ def _play(environment: VectorMultimodalALEnv, selector: Selector, episodes: int)
             observation, *_ = environment.step(picks.numpy())
 
 
-def training_floor(dataset: str) -> float:
-    """Multiply-adds (as 2 operations) per round that training alone needs, in millions, at the mean label count."""
+def training_products(dataset: str, repeats: int) -> tuple[float, float]:
+    """What training's matrix products alone take, per round of an episode: million operations, and milliseconds.
+
+    The products are those of `envs.task_model`, at the mean label count, for as many episodes as it trains together;
+    a multiply-add counts as 2 operations.
+    """
     environment = VectorMultimodalALEnv(EnvConfig(datasets=(dataset,)), num_envs=1)
-    lockstep = environment.sources[0].lockstep
-    modalities, inputs, _ = lockstep.data.x.shape
-    classes, model, protocol = lockstep.data.num_classes, TaskModelConfig(), environment.config.protocol
-    labels = protocol.initial_labels + protocol.batch_size * (protocol.rounds + 1) / 2
-    # forward: encoder, two heads; backward: two heads' weights, two heads' inputs, encoder's weights
-    per_row = modalities * model.hidden * (2 * inputs + 6 * classes)
-    return 2 * per_row * labels * model.steps / 1e6
+    data = environment.sources[0].lockstep.data
+    (modalities, inputs, _), classes = data.x.shape, data.num_classes
+    hidden, steps, protocol = TaskModelConfig().hidden, TaskModelConfig().steps, environment.config.protocol
+    rows = round(protocol.initial_labels + protocol.batch_size * (protocol.rounds + 1) / 2)
+    heads = CPU_BLOCK * modalities
+    x, w, a = torch.randn(heads, inputs, rows), torch.randn(heads, hidden, inputs), torch.randn(heads, classes, hidden)
+    z, of_heads = torch.randn(heads, hidden, rows), torch.randn(heads, classes, rows)
+    shared = z.view(CPU_BLOCK, modalities * hidden, rows)
+    b, logits = torch.randn(CPU_BLOCK, classes, modalities * hidden), torch.randn(CPU_BLOCK, classes, rows)
+    pairs = [
+        (w, x),
+        (a, z),
+        (b, shared),
+        (of_heads, z.mT),
+        (logits, shared.mT),
+        (a.mT, of_heads),
+        (b.mT, logits),
+        (z, x.mT),
+    ]
+    outputs = [torch.bmm(*pair) for pair in pairs]
+    seconds = []
+    for _ in range(20 * repeats):
+        began = time.perf_counter()
+        for pair, out in zip(pairs, outputs, strict=True):
+            torch.bmm(*pair, out=out)
+        seconds.append(time.perf_counter() - began)
+    operations = sum(2 * left.shape[0] * left.shape[1] * left.shape[2] * right.shape[2] for left, right in pairs)
+    return operations * steps / CPU_BLOCK / 1e6, 1e3 * float(np.median(seconds)) * steps / CPU_BLOCK
 
 
 def rllib_share(dataset: str, iterations: int) -> dict[str, float]:
@@ -119,7 +144,11 @@ def main() -> None:
             f"  E = {e:2d}: {median:6.1f} rounds/s ({min(values):.1f} to {max(values):.1f}), "
             f"{median / single:.1f} x E = {SIZES[0]}"
         )
-    print(f"  training a round's model needs {training_floor(args.dataset):.0f} million operations")
+    operations, milliseconds = training_products(args.dataset, args.repeats)
+    print(
+        f"  training's matrix products alone: {operations:.0f} million operations and {milliseconds:.2f} ms a round "
+        f"({operations / milliseconds:.0f} GFLOP/s)"
+    )
     seconds = rllib_share(args.dataset, 5)
     total = sum(seconds.values())
     print("an iteration of 960 rounds in one process:")
