@@ -3,9 +3,9 @@
     python -m benchmarks.variants --dataset a.npz,b.npz [--variants default,no-density,...] [--training-seeds 3]
         [--generations 20] [--jobs 2] [--out runs/variants]
 
-Every variant trains by evolution on the sources of the policy that ships, "ppo…" by PPO on the bundled ones. All
-policies then play in one comparison on `--dataset`, and the table gives each variant's AULC minus that of the first one
-with the same training seed.
+Every variant trains by evolution on the sources of the policy that ships, "ppo…" by PPO on the bundled ones, "reward-…"
+with other weights of the reward's terms. All policies then play in one comparison on `--dataset`, and the table gives
+each variant's figures minus those of the first one with the same training seed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ GROUPS = {
     "classes": ("rarity", "class_share"),
     "batch": DEFAULT_BATCH_FEATURES,
 }
+# What a policy is rewarded for beside accuracy: weights of the weakest modality and of the hardest third.
+REWARDS = {
+    "reward-none": (0.0, 0.0),
+    "reward-balance": (1.0, 0.0),
+    "reward-hard": (0.0, 1.0),
+    "reward-both": (1.0, 1.0),
+}
 VARIANTS = ("default", "no-state", "whole-state", "neighbours", *(f"no-{group}" for group in GROUPS))
 
 
@@ -44,6 +51,9 @@ def settings(variant: str) -> list[str]:
         return ["learner.learning_rate=0.01"]
     if variant == "ppo-mlp":
         return ["learner.learning_rate=0.01", "policy.mlp=[32,32]"]
+    if variant in REWARDS:
+        balance, hard = REWARDS[variant]
+        return [f"reward.weakest_modality={balance}", f"reward.hard_third={hard}"]
     if variant == "no-state":
         return ["policy.state=[]"]
     if variant == "whole-state":
@@ -76,20 +86,35 @@ def train(variant: str, seed: int, generations: int, folder: Path) -> None:
 
 
 def table(summary: dict, variants: list[str], seeds: int) -> str:
-    """Per variant: difference to the first one, mean over targets; for each training seed, and over all; in points."""
-    areas = {name: s["aulc"] for name, s in summary["datasets"].items()}
+    """Per variant: differences to badge and to the first variant, in points, means over targets and training seeds.
 
-    def gain(variant: str, seed: int, reference: str) -> float:
-        return statistics.mean(100 * (a[f"{variant}-{seed}"]["mean"] - a[reference]["mean"]) for a in areas.values())
+    AULC (also for each training seed), and the weakest modality's and the hardest third's accuracy over the rounds.
+    """
+    first = variants[0]
+
+    def gain(kind: str, variant: str, seed: int, reference: str) -> float:
+        figures = [s[kind] for s in summary["datasets"].values()]
+        return statistics.mean(100 * (_mean(f[f"{variant}-{seed}"]) - _mean(f[reference])) for f in figures)
 
     heads = " | ".join(f"seed {seed}" for seed in range(seeds))
-    lines = [f"| variant | minus badge | minus {variants[0]} | {heads} |", "|---|" + "---:|" * (2 + seeds)]
+    lines = [
+        f"| variant | minus badge | minus {first} | {heads} | weakest modality | hardest third |",
+        "|---|" + "---:|" * (4 + seeds),
+    ]
     for variant in variants:
-        differences = [gain(variant, seed, f"{variants[0]}-{seed}") for seed in range(seeds)]
-        badge = statistics.mean(gain(variant, seed, "badge") for seed in range(seeds))
-        each = " | ".join(f"{d:+.2f}" for d in differences)
-        lines.append(f"| {variant} | {badge:+.2f} | {statistics.mean(differences):+.2f} | {each} |")
+        badge = statistics.mean(gain("aulc", variant, seed, "badge") for seed in range(seeds))
+        kinds = {
+            kind: [gain(kind, variant, seed, f"{first}-{seed}") for seed in range(seeds)]
+            for kind in ("aulc", "weakest_modality", "hard_third")
+        }
+        mean, weakest, hard = (statistics.mean(differences) for differences in kinds.values())
+        each = " | ".join(f"{d:+.2f}" for d in kinds["aulc"])
+        lines.append(f"| {variant} | {badge:+.2f} | {mean:+.2f} | {each} | {weakest:+.2f} | {hard:+.2f} |")
     return "\n".join(lines)
+
+
+def _mean(figure: float | dict[str, float]) -> float:
+    return figure["mean"] if isinstance(figure, dict) else figure
 
 
 def main() -> None:
