@@ -29,7 +29,6 @@ from torch import Tensor
 from learners.reinforce import Reinforce, ReinforceConfig, ReinforceLearner
 
 POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 600.0  # without an answer from any environment runner
 
 
 def proximal_loss(
@@ -172,8 +171,10 @@ class APPO(PPO):
                 episodes += played
                 figures.append(measured)
             heard = time.monotonic() if answers else heard
-            alone = not self.env_runner_group.num_healthy_remote_workers()
-            if alone or time.monotonic() - heard > PATIENCE_SECONDS:
+            if not self.env_runner_group.num_healthy_remote_workers():
+                break
+            if time.monotonic() - heard > self.config.sample_timeout_s:  # one that hangs beside others is let be
+                self._end_hanging_runners()
                 break
         return episodes, figures
 

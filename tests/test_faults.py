@@ -203,6 +203,17 @@ def test_a_player_hangs(start, undisturbed, algorithm):
     check_same(training.out, undisturbed(algorithm), algorithm)
 
 
+def test_every_player_of_appo_hangs(start):
+    training = start("appo", "--set", "resources.patience_s=5")
+    training.wait_for(3)
+    for process in training.processes("EnvRunner"):
+        os.kill(process, signal.SIGSTOP)
+    last = training.iterations[-1] + 1
+    seconds = wait_until(lambda: training.iterations[-1] > last, 90)
+    training.finish()
+    report("all processes that play hang (patience of 5 s)", "appo", seconds, training)
+
+
 @pytest.mark.parametrize("algorithm", PLAYERS)
 def test_an_environment_raises(start, undisturbed, tmp_path, algorithm):
     """Once, in one process: environment runners are replaced; evolution ends, and goes on by --resume."""
