@@ -155,7 +155,7 @@ class Reinforce(Algorithm):
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
                 **self._passes(sum(map(len, episodes))),
             )
-            self._check_learners()
+            self.check_learners()
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         for name in self.loss_figures:
             value = self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), default=None)
@@ -192,8 +192,11 @@ class Reinforce(Algorithm):
         for index in set(healthy) - set(answers):
             ray.kill(group._worker_manager.actors()[index], no_restart=False)
 
-    def _check_learners(self) -> None:
-        """Raise RLMBAError where a remote learner has died: RLlib would go on without its part, or fail later."""
+    def check_learners(self) -> None:
+        """Raise RLMBAError where a remote learner has died or failed.
+
+        RLlib would go on without its part, and write checkpoints that lack it.
+        """
         group = self.learner_group
         if group.is_remote and group._worker_manager.num_healthy_actors() < self.config.num_learners:
             raise RLMBAError(

@@ -257,6 +257,7 @@ class GradientTrainer:
 
     def save(self, folder: str) -> None:
         self.algorithm.save_to_path(folder)
+        self.algorithm.check_learners()  # it says nothing about a learner that could not write its part
 
     def restore(self, checkpoint: Path) -> None:
         try:

@@ -6,6 +6,7 @@ python -m pytest tests/test_faults.py -m slow -s    # prints the seconds that do
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,11 @@ import pytest
 import torch
 from test_training import command
 
+from envs.errors import RLMBAError
+from learners.runtime import local_ray
+from learners.settings import TrainConfig, build, merge, parse_overrides
+from learners.telemetry import Progress
+from learners.training import GradientTrainer, opened, policy_card
 from policies.selector import load_policy
 
 pytestmark = pytest.mark.slow
@@ -288,6 +294,27 @@ def test_the_learner_is_killed(start, undisturbed):
     training.finish()
     report("kill -9 of the remote learner, then --resume", "reinforce", seconds, training)
     check_same(training.out, undisturbed("reinforce"), "reinforce")
+
+
+def test_a_checkpoint_that_lacks_the_learner_is_none(tmp_path):
+    """RLlib's save_to_path passes over a learner that ends while it writes, or cannot."""
+    resources = {"num_env_runners": 0, "num_learners": 1}
+    given = {"datasets": [DATASET], "reward": {"baselines": []}, "resources": resources}
+    config = build(TrainConfig, merge(parse_overrides(SMALL), given))
+
+    def full(learner) -> None:
+        def save_to_path(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        learner.save_to_path = save_to_path
+
+    with local_ray(1):
+        trainer = GradientTrainer(config, policy_card(config, opened(config)), 0, Progress())
+        trainer.save(str(tmp_path / "whole"))
+        trainer.algorithm.learner_group.foreach_learner(full)
+        with pytest.raises(RLMBAError, match="--resume"):
+            trainer.save(str(tmp_path / "broken"))
+        trainer.stop()
 
 
 @pytest.mark.parametrize("algorithm", PLAYERS)
