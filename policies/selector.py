@@ -22,6 +22,7 @@ from policies.batch_aware import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAw
 from policies.ordered_draw import draw, log_probability
 
 FORMAT = 1
+CPU_ROWS = 32  # whose log-probability a processor computes together: their features should stay in its cache
 WEIGHTS_FILE, CARD_FILE = "policy.safetensors", "policy.json"
 PRETRAINED = Path(__file__).parent / "pretrained"  # folder of the policy that comes with this package
 # (weight at the start, change over the episode) by feature; unnamed features start at 0.
@@ -157,6 +158,10 @@ class Selector(nn.Module):
 
     def log_probability(self, observation: dict[str, Tensor], picks: Tensor) -> Tensor:
         """Log-probability [B] of picks [B, b], replayed pick by pick; differentiable in the weights."""
+        if picks.device.type == "cpu" and len(picks) > CPU_ROWS:
+            blocks = [slice(low, low + CPU_ROWS) for low in range(0, len(picks), CPU_ROWS)]
+            rows = [{name: values[at] for name, values in observation.items()} for at in blocks]
+            return torch.cat([self.log_probability(r, picks[at]) for r, at in zip(rows, blocks, strict=True)])
         static, batch_weights = self._static(observation)
         utilities = static[:, None]
         if batch_weights is not None:

@@ -231,6 +231,19 @@ def test_the_order_of_rows_and_their_neighbours_do_not_matter() -> None:
     torch.testing.assert_close(logp_again.flip(0), logp)
 
 
+def test_many_rows_are_replayed_in_blocks_as_they_would_be_alone() -> None:
+    """On a processor; more rows than a block holds, the last block not full."""
+    observation, selector = random_observation(3, rows=70), random_selector(3)
+    picks, drawn = selector.select(observation, 4, greedy=False, generator=generator(1))
+    together = selector.log_probability(observation, picks)
+    torch.testing.assert_close(together, drawn, rtol=1e-4, atol=1e-4)
+    for row in (0, 31, 32, 69):
+        alone = selector.log_probability({k: v[row : row + 1] for k, v in observation.items()}, picks[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    together[33].backward()
+    assert selector.weights.grad.abs().sum() > 0
+
+
 def test_hand_tuned_weights_move_from_dense_to_uncertain() -> None:
     config = SelectorConfig(initial="hand_tuned")
     named = Selector(config).named_weights()
