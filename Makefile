@@ -44,9 +44,10 @@ results: install
 pretrained: install
 	$(BIN)/python -m benchmarks.pretrained
 
-# Rounds per second; what choosing a batch costs (half an hour).
+# Rounds per second, by processes and sizes; what choosing a batch costs (40 minutes).
 bench: install
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.selection --size small
 	$(BIN)/python -m benchmarks.selection --size large --limit 1200
 

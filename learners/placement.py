@@ -88,7 +88,7 @@ def learning_bytes(config: TrainConfig) -> tuple[float, float]:
         return 0.0, 0.0
     learners = config.resources.num_learners
     seen = config.learner.groups * config.learner.copies * config.protocol.rounds * round_bytes(config)
-    return (3 * seen, 7 * seen / learners) if learners else (8 * seen, 0.0)
+    return (3 * seen, 4.5 * seen / learners) if learners else (5 * seen, 0.0)
 
 
 def describe(config: TrainConfig, sizes: Sequence[Size]) -> list[str]:
