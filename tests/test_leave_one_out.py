@@ -329,7 +329,6 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         (SOURCES, ("--seeds", "0"), "seeds is 0"),
         (SOURCES, ("--strategies", "random,bagde"), "'badge'"),
         (SOURCES, ("--set", "policy.mlp=[4]"), "policy.mlp is [4]"),
-        (SOURCES, ("--set", "algorithm=reinforce"), "another pool in every generation"),
         (SOURCES, ("--set", "evolution.sigma=1"), "Did you mean 'sigma0'"),
         (SOURCES, ("--set", "protocol.rounds=90"), "The budget of 276 labels"),
     ],
