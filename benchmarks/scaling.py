@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,8 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
+from benchmarks.timing import count_seconds
 from learners.evolution import EvolutionTrainer
-from learners.placement import DRIVER, RLLIB, learning_bytes, memory_of, round_bytes, runner_bytes, size_of
+from learners.placement import DRIVER, RLLIB, learning_bytes, round_bytes, runner_bytes, size_of
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge
 from learners.training import make_algorithm, opened, policy_card
@@ -75,19 +77,20 @@ def _gradient_run(config: TrainConfig, iterations: int) -> Measured:
         return algorithm.env_runner_group.foreach_env_runner(work, local_env_runner=not remote)
 
     found = Measured(config.learner.groups * config.learner.copies * config.protocol.rounds)
+    learned = {"learner": 0.0}
     try:
         on_runners(_watch)
-        learned = _timed(algorithm.learner_group, "update")
+        count_seconds(algorithm.learner_group, "update", learned, "learner")
         algorithm.train()
         on_runners(_forget)
-        learned.clear()
+        learned["learner"] = 0.0
         for _ in range(iterations):
             began = time.perf_counter()
             algorithm.train()
             found.seconds.append(time.perf_counter() - began)
         spent = on_runners(_spent)
         found.spent = {key: float(np.mean([s[key] for s in spent])) / iterations for key in spent[0]}
-        found.spent["learner"] = sum(learned) / iterations
+        found.spent["learner"] = learned["learner"] / iterations
         found.spent["rest"] = float(np.mean(found.seconds)) - sum(found.spent.values())
         found.memory["driver"] = [memory_of(os.getpid())]
         found.memory["runner"] = [memory_of(pid) for pid in on_runners(_pid)] if remote else []
@@ -131,27 +134,27 @@ def apart(work: Callable[[dict[str, Any], int], Measured], settings: dict[str, A
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def memory_of(pid: int) -> dict[str, float]:
+    """Bytes that a process holds: rss, pss (shared pages divided among those that share them), peak (highest rss)."""
+    found = {"rss": np.nan, "pss": np.nan, "peak": np.nan}
+    names = {"VmRSS": "rss", "VmHWM": "peak", "Pss": "pss"}
+    for file in ("status", "smaps_rollup"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in names:
+                found[names[name]] = int(value.split()[0]) * 1024.0
+    return found
+
+
 def _watch(runner: Any) -> None:
     """Count, on an environment runner, the seconds spent in the environment and in drawing."""
+    from benchmarks.timing import count_seconds
     from envs.multimodal_al import VectorMultimodalALEnv
     from policies.selector import Selector
 
     spent = VectorMultimodalALEnv.spent = {"environment": 0.0, "policy": 0.0}
-
-    def count(owner: type, method: str, key: str) -> None:
-        plain = getattr(owner, method)
-
-        def counted(self, *args, **kwargs):
-            began = time.perf_counter()
-            try:
-                return plain(self, *args, **kwargs)
-            finally:
-                spent[key] += time.perf_counter() - began
-
-        setattr(owner, method, counted)
-
-    count(VectorMultimodalALEnv, "step", "environment")  # a reset is part of a step: autoreset
-    count(Selector, "select", "policy")
+    count_seconds(VectorMultimodalALEnv, "step", spent, "environment")  # a reset is part of a step: autoreset
+    count_seconds(Selector, "select", spent, "policy")
 
 
 def _spent(runner: Any) -> dict[str, float]:
@@ -168,21 +171,6 @@ def _forget(runner: Any) -> None:
 
 def _pid(worker: Any) -> int:
     return os.getpid()
-
-
-def _timed(owner: Any, method: str) -> list[float]:
-    """Seconds of each call from now on."""
-    plain, seconds = getattr(owner, method), []
-
-    def timed(*args, **kwargs):
-        began = time.perf_counter()
-        try:
-            return plain(*args, **kwargs)
-        finally:
-            seconds.append(time.perf_counter() - began)
-
-    setattr(owner, method, timed)
-    return seconds
 
 
 def runners_part(dataset: str, iterations: int) -> None:

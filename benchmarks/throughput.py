@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
+from benchmarks.timing import count_seconds
 from envs.multimodal_al import EnvConfig, VectorMultimodalALEnv
 from envs.task_model import CPU_BLOCK, TaskModelConfig
 from policies.selector import Selector, SelectorConfig
@@ -98,21 +99,9 @@ def rllib_share(dataset: str, iterations: int) -> dict[str, float]:
 
     spent = {"environment": 0.0, "policy": 0.0}
 
-    def timed(owner: type, method: str, key: str) -> None:
-        plain = getattr(owner, method)
-
-        def measured(self, *args, **kwargs):
-            began = time.perf_counter()
-            try:
-                return plain(self, *args, **kwargs)
-            finally:
-                spent[key] += time.perf_counter() - began
-
-        setattr(owner, method, measured)
-
-    timed(VectorMultimodalALEnv, "step", "environment")  # a reset is part of a step: autoreset
-    timed(Selector, "select", "policy")
-    timed(Selector, "log_probability", "policy")
+    count_seconds(VectorMultimodalALEnv, "step", spent, "environment")  # a reset is part of a step: autoreset
+    count_seconds(Selector, "select", spent, "policy")
+    count_seconds(Selector, "log_probability", spent, "policy")
     config = build(TrainConfig, {"datasets": [dataset], "resources": {"num_env_runners": 0}})
     with local_ray(1):
         algorithm = make_algorithm(config, {})

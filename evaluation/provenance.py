@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,9 @@ def versions() -> dict[str, str]:
 def hardware() -> dict[str, Any]:
     """The machine that runs this; the tasks of a comparison use no GPU."""
     model = platform.processor() or platform.machine()
-    try:
+    with suppress(OSError):  # only Linux has it
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass  # only Linux has it
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

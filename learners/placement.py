@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import ray
 
 from envs.candidates import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
@@ -127,15 +126,3 @@ def _free() -> str:
     except (OSError, StopIteration):  # not Linux
         return ""
     return f", {free * 1024 / 1e9:.1f} GB free here"
-
-
-def memory_of(pid: int) -> dict[str, float]:
-    """Bytes that a process holds: rss, pss (shared pages divided among those that share them), peak (highest rss)."""
-    found = {"rss": np.nan, "pss": np.nan, "peak": np.nan}
-    names = {"VmRSS": "rss", "VmHWM": "peak", "Pss": "pss"}
-    for file in ("status", "smaps_rollup"):
-        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in names:
-                found[names[name]] = int(value.split()[0]) * 1024.0
-    return found

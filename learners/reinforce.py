@@ -36,6 +36,7 @@ from policies.rl_module import SelectorModule
 from policies.selector import SelectorConfig
 
 RESULTS = "rl_mba"  # key of our figures in an iteration's result
+_NAMING = ("source", "pool", "start", "labels")  # infos that say which episode it is, and measure nothing
 
 
 class ReinforceConfig(AlgorithmConfig):
@@ -211,9 +212,7 @@ class Reinforce(Algorithm):
         """Write advantages into the episodes; keep this iteration's figures."""
         rewards = np.stack([np.asarray(e.get_rewards()) for e in episodes])
         infos = [e.get_infos() for e in episodes]  # T + 1 each, the first from the reset
-        source, pool, start, labels = (
-            np.array([i[0][name] for i in infos], np.int64) for name in ("source", "pool", "start", "labels")
-        )
+        source, pool, start, labels = (np.array([i[0][name] for i in infos], np.int64) for name in _NAMING)
         group = np.unique(np.stack([source, pool, start], 1), axis=0, return_inverse=True)[1].reshape(-1)
         for number, drawn, count in np.unique(np.stack([source, pool, labels], 1), axis=0).tolist():
             if drawn:  # another pool of a family
@@ -237,7 +236,7 @@ class Reinforce(Algorithm):
             for info in rounds[1:]:
                 areas = {"aulc": info["accuracy"]}
                 for name, value in info.items():
-                    if name not in ("start", "source", "pool", "labels"):
+                    if name not in _NAMING:
                         sums[name].append(float(value))
                     if name.startswith("baseline/"):
                         areas[f"aulc_minus/{name.removeprefix('baseline/')}"] = info["accuracy"] - value

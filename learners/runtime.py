@@ -60,7 +60,7 @@ def faults_in_words(folder: Path) -> Iterator[None]:
         yield
     except RayActorError as error:
         first = str(error).strip().splitlines()[0]
-        raise RLMBAError(f"A process of the run {folder} ended early ({first}) {resume}") from error
+        raise RLMBAError(f"A process of the run {folder} ended early ({first}). {resume}") from error
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in _DISK:
             raise

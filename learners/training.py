@@ -17,7 +17,7 @@ import torch
 from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
-from envs.multimodal_al import Source, VectorMultimodalALEnv, open_source
+from envs.multimodal_al import VectorMultimodalALEnv, open_source
 from envs.pool import Pool
 from envs.roles import partition
 from envs.sources import absolute_name, is_family
@@ -89,13 +89,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
 
 def opened(config: TrainConfig) -> list[Pool]:
     """The data sets that a run trains on, checked; of a family one that is drawn from it."""
-    env, pools = config.env(), []
-    for name in config.datasets:
-        if is_family(name):
-            pools.append(open_source(name, config.protocol, np.random.default_rng(config.seed)))
-        else:
-            pools.append(Source(dataclasses.replace(env, device="cpu"), name).pool)
-    return pools
+    return [open_source(name, config.protocol, np.random.default_rng(config.seed)) for name in config.datasets]
 
 
 def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:

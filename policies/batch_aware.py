@@ -7,6 +7,7 @@ through them, and a learner can replay them for picks that an environment runner
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -76,14 +77,16 @@ class BatchAware:
 
     def replay(self, picks: Tensor) -> Tensor:
         """The features in force at each of the picks [B, b], [B, b, K, F]; all picks at once."""
+        earlier = picks[:, :-1]
+        batch_distance = cache(lambda: self._replay_batch_distance(earlier))
         values = {
-            "gradient_distance": self._replay_gradient_distance,
-            "batch_distance": self._replay_batch_distance,
-            "coreset_distance": self._replay_coreset_distance,
-            "class_share": self._replay_class_share,
-            "coverage_gain": self._replay_coverage_gain,
+            "gradient_distance": lambda: self._replay_gradient_distance(earlier),
+            "batch_distance": batch_distance,
+            "coreset_distance": lambda: self._replay_coreset_distance(batch_distance()),
+            "class_share": lambda: self._replay_class_share(earlier),
+            "coverage_gain": lambda: self._replay_coverage_gain(earlier),
         }
-        return torch.stack([values[name](picks[:, :-1]) for name in self.names], 3)
+        return torch.stack([values[name]() for name in self.names], 3)
 
     def _replay_gradient_distance(self, earlier: Tensor) -> Tensor:
         nearest = _running_minimum_(_squared_distance(self._gradient, self._norms, earlier))
@@ -93,9 +96,9 @@ class BatchAware:
         nearest = _running_minimum_(_squared_distance(self._hidden, self._hidden_norms, earlier)).sqrt_()
         return torch.cat([torch.zeros_like(self._labelled)[:, None], nearest], 1)
 
-    def _replay_coreset_distance(self, earlier: Tensor) -> Tensor:
+    def _replay_coreset_distance(self, batch_distance: Tensor) -> Tensor:
         labelled = self._labelled[:, None]
-        return torch.cat([labelled, torch.minimum(labelled, self._replay_batch_distance(earlier)[:, 1:])], 1)
+        return torch.cat([labelled, torch.minimum(labelled, batch_distance[:, 1:])], 1)
 
     def _replay_class_share(self, earlier: Tensor) -> Tensor:
         same = self._predicted[:, None] == self._predicted.gather(1, earlier)[..., None]

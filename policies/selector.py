@@ -158,10 +158,12 @@ class Selector(nn.Module):
 
     def log_probability(self, observation: dict[str, Tensor], picks: Tensor) -> Tensor:
         """Log-probability [B] of picks [B, b], replayed pick by pick; differentiable in the weights."""
-        if picks.device.type == "cpu" and len(picks) > CPU_ROWS:
-            blocks = [slice(low, low + CPU_ROWS) for low in range(0, len(picks), CPU_ROWS)]
-            rows = [{name: values[at] for name, values in observation.items()} for at in blocks]
-            return torch.cat([self.log_probability(r, picks[at]) for r, at in zip(rows, blocks, strict=True)])
+        size = CPU_ROWS if picks.device.type == "cpu" else len(picks)
+        blocks = [slice(low, low + size) for low in range(0, len(picks), size)]
+        rows = ({name: values[at] for name, values in observation.items()} for at in blocks)
+        return torch.cat([self._block_log_probability(r, picks[at]) for r, at in zip(rows, blocks, strict=True)])
+
+    def _block_log_probability(self, observation: dict[str, Tensor], picks: Tensor) -> Tensor:
         static, batch_weights = self._static(observation)
         utilities = static[:, None]
         if batch_weights is not None:

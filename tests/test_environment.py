@@ -18,7 +18,6 @@ from envs.errors import ConfigError
 from envs.lockstep import ProtocolConfig
 from envs.multimodal_al import EnvConfig, MultimodalALEnv, VectorMultimodalALEnv, distinct_slots
 from envs.rewards import TERMS, RewardConfig
-from envs.roles import partition
 from envs.task_model import TaskModelConfig
 
 B, K, T, STARTS = 4, 20, 3, 5
@@ -223,32 +222,6 @@ def test_options_name_starts_and_source() -> None:
     assert infos["source"].tolist() == [1, 1]
     seen = [int(env.reset()[1]["source"][0]) for _ in range(4)]  # without options they take turns
     assert seen in ([0, 1, 0, 1], [1, 0, 1, 0])
-
-
-def test_every_reset_draws_another_pool_of_a_family() -> None:
-    family = "synthetic-family:samples=400,classes=3"
-    mixed = config(datasets=(*CONFIG.datasets, family))
-    curves = {"badge": np.full((2, mixed.starts, T + 1), 0.25, np.float32)}
-    env = VectorMultimodalALEnv(mixed, 2, curves)
-    drawn = {}
-    for seed in (0, 1, 0):
-        _, infos = env.reset(seed=seed, options={"source": 1})
-        pool = env.sources[1].pool
-        assert set(infos["labels"]) == {len(partition(pool).policy)} and infos["pool"].min() > 0
-        if seed in drawn:  # the seed decides which pools follow
-            assert drawn[seed] == (pool.fingerprint, int(infos["pool"][0]))
-        drawn[seed] = pool.fingerprint, int(infos["pool"][0])
-    assert drawn[0][0] != drawn[1][0] and drawn[0][1] != drawn[1][1]
-    _, rewards, _, _, infos = env.step(slots(0, 2))  # nobody has played it before: no baselines
-    assert not [name for name in infos if name.startswith("baseline/")] and np.isfinite(rewards).all()
-    _, infos = env.reset(options={"source": 0})
-    assert set(infos["pool"]) == {0}
-    assert (env.step(slots(0, 2))[4]["baseline/badge"] == 0.25).all()
-
-
-@pytest.mark.filterwarnings("ignore:.*Box observation space.*:UserWarning")
-def test_gymnasiums_own_checks_of_a_family() -> None:
-    check_env(MultimodalALEnv(config(datasets=("synthetic-family:samples=400,classes=3",))), skip_render_check=True)
 
 
 def test_make_by_name() -> None:

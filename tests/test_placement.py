@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from test_training import DATASET, run, train_command
 
+from benchmarks.scaling import memory_of
 from envs.multimodal_al import VectorMultimodalALEnv
 from envs.sources import open_dataset
-from learners.placement import describe, episodes_of_runner, memory_of, round_bytes, runner_bytes, size_of
+from learners.placement import describe, episodes_of_runner, round_bytes, runner_bytes, size_of
 from learners.settings import TrainConfig, build, parse_overrides
 
 
