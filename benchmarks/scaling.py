@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.timing import count_seconds
 from learners.evolution import EvolutionTrainer
-from learners.placement import DRIVER, RLLIB, learning_bytes, round_bytes, runner_bytes, size_of
+from learners.placement import DRIVER, RLLIB, learning_bytes, runner_bytes, sent_bytes, size_of
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge
 from learners.training import make_algorithm, opened, policy_card
@@ -154,7 +154,7 @@ def _watch(runner: Any) -> None:
 
     spent = VectorMultimodalALEnv.spent = {"environment": 0.0, "policy": 0.0}
     count_seconds(VectorMultimodalALEnv, "step", spent, "environment")  # a reset is part of a step: autoreset
-    count_seconds(Selector, "select", spent, "policy")
+    count_seconds(Selector, "select_with_gradient", spent, "policy")
 
 
 def _spent(runner: Any) -> dict[str, float]:
@@ -226,7 +226,7 @@ def growth_part(base: dict[str, int], growth: dict[str, tuple[int, ...]]) -> Non
             "resources": {"num_env_runners": 1},
         }
         found = gradient_run(settings, 2)
-        crossing = round_bytes(build(TrainConfig, settings)) / 1e3
+        crossing = sent_bytes(build(TrainConfig, settings)) / 1e3
         print(
             f"| {size['N']:,} | {size['E']} | {size['K']:,} | {found.rate:.0f} | {found.held('runner', 'peak'):.0f} | "
             f"{found.held('runner', 'pss'):.0f} | {found.predicted['runner'] / MB:.0f} | {crossing:.0f} |",

@@ -72,7 +72,7 @@ class LeaveOneOutConfig:
                 f"Leaving one out takes at least {LEAST_SOURCES} data sets, and there {'is' if count == 1 else 'are'} "
                 f"{count}: {', '.join(self.training.datasets) or 'none'}; name more."
             )
-        if not self.training.policy.linear or self.training.policy.mlp:
+        if not self.training.policy.only_linear:
             raise ConfigError(
                 f"Only linear policies can be averaged, and policy.mlp is {list(self.training.policy.mlp)}; leave it "
                 "empty, and policy.linear true."

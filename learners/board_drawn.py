@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 MOST = 20_000  # values of a histogram; of more, evenly spaced ones stand for all
 
 
-class Episode(Protocol):
-    """What is looked at of an RLlib episode of T rounds."""
-
-    def get_observations(self, indices: slice) -> Mapping[str, np.ndarray]:
-        """Observations of those rounds, `features` [T, K, F] among them."""
-
-    def get_actions(self) -> np.ndarray:
-        """Slots of the picks [T, b]."""
-
-
 def drawn_values(
-    episodes: Sequence[Episode], infos: Sequence[Sequence[Mapping[str, Any]]], features: Sequence[str]
+    picked: Sequence[np.ndarray], infos: Sequence[Sequence[Mapping[str, Any]]], features: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Values of an iteration's episodes by tag, [at most MOST] each.
 
@@ -30,6 +20,7 @@ def drawn_values(
     difficulty_distribution/picked (mean U of each batch), amcb_weight_distribution/<modality> (after each round).
 
     Args:
+        picked: static features of each episode's picks, [T, b, F].
         infos: T + 1 of each episode, the first from the reset.
         features: names of the static features, in their order.
     """
@@ -43,17 +34,10 @@ def drawn_values(
     found = {tag: thinned(np.asarray(v)) for tag, v in values.items()}
     if not features:
         return found
-    ranks = thinned(np.concatenate([_ranks(episode) for episode in episodes]))
+    ranks = thinned(np.concatenate(picked).reshape(-1, len(features)).astype(np.float32))
     return found | {f"picked_rank/{name}": ranks[:, f] for f, name in enumerate(features)}
 
 
 def thinned(values: np.ndarray) -> np.ndarray:
     """Evenly spaced ones of the first axis, MOST of them at most."""
     return values if len(values) <= MOST else values[np.linspace(0, len(values) - 1, MOST).astype(np.int64)]
-
-
-def _ranks(episode: Episode) -> np.ndarray:
-    """Static features of the picks, float32 [T * b, F]."""
-    slots = np.asarray(episode.get_actions())
-    seen = np.asarray(episode.get_observations(slice(0, len(slots)))["features"])
-    return np.take_along_axis(seen, slots[:, :, None], 1).reshape(-1, seen.shape[2]).astype(np.float32)

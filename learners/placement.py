@@ -19,7 +19,8 @@ from learners.evolution import STARTS_PER_TASK
 from learners.settings import TrainConfig
 
 # Bytes of a process that has its libraries and its part of RLlib, and has done nothing.
-DRIVER, RLLIB, TASK = 650e6, 550e6, 400e6
+DRIVER, RLLIB, TASK = 670e6, 550e6, 400e6
+INFOS = 650  # bytes of an episode's round on its way: figures about it, and what wraps them
 SHARED = 190e6  # of them: pages of libraries, which all processes of a machine share
 _FLOAT = 4  # bytes
 
@@ -51,10 +52,25 @@ def size_of(pool: Pool, config: TrainConfig) -> Size:
 
 
 def round_bytes(config: TrainConfig) -> int:
-    """Bytes of one episode's observation in one round: what crosses from an environment runner to the learner."""
+    """Bytes of one episode's observation in one round."""
     slots = config.candidates.per_pick * config.protocol.batch_size
     half = len(config.policy.features) + GRADIENT_SKETCH + HIDDEN_SKETCH + 1  # and the labelled distance
     return slots * (2 * half + 2 + 1) + _FLOAT * len(STATE_NAMES)
+
+
+def sends_observations(config: TrainConfig) -> bool:
+    """Whether the learner looks at observations; else it is sent the gradients that were taken when batches were drawn."""
+    return config.algorithm != "reinforce" or not config.policy.only_linear
+
+
+def sent_bytes(config: TrainConfig) -> int:
+    """About the bytes of one episode's round on its way from an environment runner to the learner."""
+    policy = config.policy
+    static, state = len(policy.features), len(STATE_NAMES)
+    picks = config.protocol.batch_size * (2 * static + 8)
+    weights = (static + len(policy.batch_features)) * (1 + len(policy.state))
+    seen = round_bytes(config) if sends_observations(config) else _FLOAT * (state + weights)
+    return seen + picks + INFOS
 
 
 def episodes_of_runner(config: TrainConfig) -> int:
@@ -76,8 +92,9 @@ def runner_bytes(config: TrainConfig, sizes: Sequence[Size]) -> float:
         starts * s.modalities * s.width * (s.pool + s.held) + episodes * o * (4 * s.held + 3 * min(slots, s.pool))
         for s, o in zip(sizes, outputs, strict=True)
     )
-    # What episodes saw is kept until they end, and there are copies of it on its way to the policy and the learner.
-    kept = 0 if evolution else 4 * episodes * (config.protocol.rounds + 1) * round_bytes(config)
+    # The policy computes with several copies of what episodes see; where the learner looks at it, it is kept as well.
+    rounds = config.protocol.rounds + 1 if sends_observations(config) else 1
+    kept = 0 if evolution else (12 + 3 * rounds) * episodes * round_bytes(config)
     return (TASK if evolution else RLLIB) + _FLOAT * (prepared + play) + kept
 
 
@@ -86,7 +103,7 @@ def learning_bytes(config: TrainConfig) -> tuple[float, float]:
     if config.algorithm == "evolution":
         return 0.0, 0.0
     learners = config.resources.num_learners
-    seen = config.learner.groups * config.learner.copies * config.protocol.rounds * round_bytes(config)
+    seen = config.learner.groups * config.learner.copies * config.protocol.rounds * sent_bytes(config)
     return (3 * seen, 4.5 * seen / learners) if learners else (5 * seen, 0.0)
 
 

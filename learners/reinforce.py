@@ -11,6 +11,7 @@ import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -32,11 +33,37 @@ from ray.rllib.utils.metrics import (
 from envs.errors import RLMBAError
 from learners.advantages import ADVANTAGES
 from learners.board_drawn import drawn_values
-from policies.rl_module import SelectorModule
+from policies.rl_module import PICKED, SelectorModule
 from policies.selector import SelectorConfig
 
 RESULTS = "rl_mba"  # key of our figures in an iteration's result
 _NAMING = ("source", "pool", "start", "labels")  # infos that say which episode it is, and measure nothing
+
+
+class Lighten(RLlibCallback):
+    """Takes out of episodes what their way to the learner need not carry.
+
+    That is what the policy saw, once it has acted on it, where the learner needs none of it: an observation is tens of
+    kilobytes, the gradient that was taken of it a few numbers. Numbers in infos become Python's, which are sent in a
+    tenth of the time that NumPy's scalars take.
+    """
+
+    @override(RLlibCallback)
+    def on_episode_step(self, *, episode: SingleAgentEpisode, rl_module: SelectorModule, **kwargs: Any) -> None:
+        if rl_module.gradients:
+            _drop(episode, -2)
+
+    @override(RLlibCallback)
+    def on_episode_end(self, *, episode: SingleAgentEpisode, rl_module: SelectorModule, **kwargs: Any) -> None:
+        if rl_module.gradients:
+            _drop(episode, -1)
+        episode.infos.data = [{k: v.item() for k, v in info.items()} for info in episode.infos.data]
+        episode._last_added_observation = episode._last_added_infos = None  # for episodes of several agents only
+
+
+def _drop(episode: SingleAgentEpisode, at: int) -> None:
+    seen = episode.observations.data
+    seen[at] = {"state": seen[at]["state"]}  # RLlib wants some observation
 
 
 class ReinforceConfig(AlgorithmConfig):
@@ -59,6 +86,7 @@ class ReinforceConfig(AlgorithmConfig):
         # Actions are slot numbers, not something to be rescaled.
         self.normalize_actions = False
         self.clip_actions = False
+        self.callbacks(Lighten)
 
     @override(AlgorithmConfig)
     def training(
@@ -91,9 +119,11 @@ class ReinforceConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
+        # One step on what the very weights drew that it starts from: gradients may be taken at the draw.
+        gradients = self.selector.only_linear and not self.algo_class.needs_behaviour
         return RLModuleSpec(
             module_class=SelectorModule,
-            model_config={"selector": self.selector, "batch_size": self.batch_size},
+            model_config={"selector": self.selector, "batch_size": self.batch_size, "gradients": gradients},
         )
 
     @override(AlgorithmConfig)
@@ -102,7 +132,7 @@ class ReinforceConfig(AlgorithmConfig):
 
 
 class ReinforceLearner(TorchLearner):
-    """Loss -mean(A log pi(batch)), the log-probability replayed pick by pick."""
+    """Loss -mean(A log pi(batch)), the log-probability to first order or replayed pick by pick."""
 
     @override(TorchLearner)
     def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
@@ -223,7 +253,8 @@ class Reinforce(Algorithm):
                 episode.extra_model_outputs.pop(Columns.ACTION_LOGP, None)
             episode.extra_model_outputs[Columns.ADVANTAGES] = InfiniteLookbackBuffer(data=row)
         self._figures = self._summarise(infos, rewards)
-        self.drawn = drawn_values(episodes, infos, self.config.selector.features)
+        picked = [np.asarray(e.extra_model_outputs.pop(PICKED).get()) for e in episodes]
+        self.drawn = drawn_values(picked, infos, self.config.selector.features)
 
     @staticmethod
     def _summarise(infos: list[list[dict]], rewards: np.ndarray) -> dict[str, float]:

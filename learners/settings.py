@@ -162,7 +162,7 @@ class TrainConfig:
             self._check_gradient()
 
     def _check_evolution(self) -> None:
-        if not self.policy.linear or self.policy.mlp:
+        if not self.policy.only_linear:
             raise ConfigError(
                 f"Evolution searches the weights of a linear policy, and policy.mlp is {list(self.policy.mlp)}; "
                 "leave it empty, or train by --algorithm reinforce."

@@ -61,7 +61,7 @@ class SweepConfig:
         for name, values in self.space.items():
             _check_range(name, values)
         first = self.train_config({name: low_end(values) for name, values in self.space.items()})
-        if first.policy.mlp or not first.policy.linear:
+        if not first.policy.only_linear:
             raise ConfigError("A sweep measures linear policies; leave policy.mlp empty and policy.linear true.")
         if self.slices > first.iterations:
             raise ConfigError(f"slices is {self.slices}, and a trial has only {first.iterations} iterations.")

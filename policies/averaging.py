@@ -40,7 +40,7 @@ def average_policies(paths: Sequence[str | Path]) -> tuple[Selector, PolicyCard]
     loaded = [load_policy(path) for path in paths]
     first, first_card = loaded[0]
     for path, (selector, card) in zip(paths, loaded, strict=True):
-        if not selector.config.linear or selector.config.mlp:
+        if not selector.config.only_linear:
             raise PolicyError(f"The policy at {path} is not linear; only linear policies can be averaged.")
         if selector.names != first.names:
             differing = sorted(set(selector.names) ^ set(first.names)) or ["their order"]

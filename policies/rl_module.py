@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
+from torch import Tensor
 
 from policies.selector import Selector, SelectorConfig
+
+GRADIENT = "action_logp_gradient"  # column: of each batch's log-probability in the linear weights
+PICKED = "picked_features"  # column: static features of each pick
 
 
 class SelectorModule(TorchRLModule):
     """Draws batches itself: the draw replays features pick by pick, which no action distribution could.
 
-    model_config: `selector` (SelectorConfig) and `batch_size` (b).
+    model_config: `selector` (SelectorConfig), `batch_size` (b) and `gradients`: whether the gradient of a batch's
+    log-probability is taken when it is drawn, and the learner needs no observations.
     """
 
     @override(TorchRLModule)
@@ -22,20 +28,31 @@ class SelectorModule(TorchRLModule):
         config: SelectorConfig = self.model_config["selector"]
         self.selector = Selector(config)
         self.batch_size: int = self.model_config["batch_size"]
+        self.gradients: bool = self.model_config["gradients"]
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return self._pick(batch, greedy=False)
+        observation = batch[Columns.OBS]
+        if not self.gradients:
+            return self._pick(observation, greedy=False)
+        picks, logp, gradient = self.selector.select_with_gradient(observation, self.batch_size)
+        return self._columns(observation, picks, logp) | {GRADIENT: gradient}
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return self._pick(batch, greedy=True)
+        return self._pick(batch[Columns.OBS], greedy=True)
 
-    def _pick(self, batch: dict[str, Any], greedy: bool) -> dict[str, Any]:
-        picks, logp = self.selector.select(batch[Columns.OBS], self.batch_size, greedy)
-        return {Columns.ACTIONS: picks, Columns.ACTION_LOGP: logp}
+    def _pick(self, observation: dict[str, Tensor], greedy: bool) -> dict[str, Any]:
+        return self._columns(observation, *self.selector.select(observation, self.batch_size, greedy))
+
+    @staticmethod
+    def _columns(observation: dict[str, Tensor], picks: Tensor, logp: Tensor) -> dict[str, Any]:
+        picked = torch.take_along_dim(observation["features"], picks[..., None], 1)
+        return {Columns.ACTIONS: picks, Columns.ACTION_LOGP: logp, PICKED: picked.half()}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        if self.gradients:
+            return {Columns.ACTION_LOGP: self.selector.first_order(batch[GRADIENT])}
         logp = self.selector.log_probability(batch[Columns.OBS], batch[Columns.ACTIONS].long())
         return {Columns.ACTION_LOGP: logp}

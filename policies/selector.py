@@ -74,6 +74,11 @@ class SelectorConfig:
         if not self.linear and self.batch_features:
             raise ConfigError("policy.batch_features need policy.linear: the MLP sees the round's features only.")
 
+    @property
+    def only_linear(self) -> bool:
+        """Whether linear weights are all that the policy has."""
+        return self.linear and not self.mlp
+
 
 class Selector(nn.Module):
     """Utilities u = (A + B s) . features, plus an MLP's residual over static features and state.
@@ -110,14 +115,17 @@ class Selector(nn.Module):
             self.mlp = nn.Sequential(*layers, last)
         self._state = [STATE_NAMES.index(name) for name in config.state]
 
+    def factors(self, state: Tensor) -> Tensor:
+        """What the linear weights are multiplied by: 1 and the named entries of the state, [B, 1 + S]."""
+        return torch.cat([torch.ones_like(state[:, :1]), state[:, self._state]], 1)
+
     def _static(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Utility from the static features [B, K], and the weights of the batch features [B, F']."""
         features = observation["features"].float()
         state = observation["state"].float()
         utility, batch_weights = 0.0, None
         if self.config.linear:
-            factors = torch.cat([torch.ones_like(state[:, :1]), state[:, self._state]], 1)  # [B, 1 + S]
-            weights = (self.weights * factors[:, None]).sum(2)  # [B, F]
+            weights = (self.weights * self.factors(state)[:, None]).sum(2)  # [B, F]
             split = len(self.config.features)
             utility = torch.bmm(features, weights[:, :split, None])[..., 0]
             batch_weights = weights[:, split:]
@@ -143,18 +151,31 @@ class Selector(nn.Module):
             candidate slots [B, b] in the order of picking, and the log-probability of the draw [B].
         """
         with torch.no_grad():
-            static, batch_weights = self._static(observation)
+            utilities = _Utilities(self, observation)
+            return draw(utilities.next, observation["valid"] > 0, batch_size, greedy, generator)
+
+    def select_with_gradient(
+        self, observation: dict[str, Tensor], batch_size: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw a batch per row, and differentiate on the way: what a policy gradient needs of an observation.
+
+        Returns:
+            slots [B, b] and log-probability [B] as from `select`, and its gradient [B, F, 1 + S] in the linear weights.
+
+        Raises:
+            ValueError: where the policy has an MLP.
+        """
+        if not self.config.only_linear:
+            raise ValueError("gradients come with the draw of linear policies only")
+        with torch.no_grad():
+            utilities = _Utilities(self, observation)
             valid = observation["valid"] > 0
-            aware = BatchAware(observation, self.config.batch_features) if batch_weights is not None else None
+            picks, logp = draw(utilities.next, valid, batch_size, False, generator, utilities.visit)
+            return picks, logp, utilities.gradient()
 
-            def utilities(_: int, previous: Tensor | None) -> Tensor:
-                if aware is None:
-                    return static
-                if previous is not None:
-                    aware.add(previous)
-                return static + torch.bmm(aware.current(), batch_weights[..., None])[..., 0]
-
-            return draw(utilities, valid, batch_size, greedy, generator)
+    def first_order(self, gradient: Tensor) -> Tensor:
+        """Log-probabilities [B] up to constants, near the weights at which their gradient [B, F, 1 + S] was taken."""
+        return (self.weights * gradient).sum((1, 2))
 
     def log_probability(self, observation: dict[str, Tensor], picks: Tensor) -> Tensor:
         """Log-probability [B] of picks [B, b], replayed pick by pick; differentiable in the weights."""
@@ -186,6 +207,48 @@ class Selector(nn.Module):
         for name, row in zip(self.names, self.weights.detach().tolist(), strict=True):
             named |= dict(zip((name, *(f"{name}*{s}" for s in self.config.state)), row, strict=True))
         return named
+
+
+class _Utilities:
+    """Utilities of B rows from pick to pick, and the gradient of their log-probability in the linear weights.
+
+    A pick of probability p_k has the gradient sum_k (picked_k - p_k) features_k.
+
+    Args:
+        selector: the policy.
+        observation: as for `Selector.select`.
+    """
+
+    def __init__(self, selector: Selector, observation: dict[str, Tensor]):
+        self._static, self._batch_weights = selector._static(observation)
+        names = selector.config.batch_features
+        self._aware = BatchAware(observation, names) if self._batch_weights is not None else None
+        self._features, self._factors = observation["features"], selector.factors(observation["state"])
+        self._pulls: Tensor | float = 0.0  # sum of picked - p, [B, K]
+        self._batch_gradient: list[Tensor] = []  # by pick, [B, F']
+
+    def next(self, _: int, previous: Tensor | None) -> Tensor:
+        """Utilities [B, K] after one more pick [B]."""
+        if self._aware is None:
+            return self._static
+        if previous is not None:
+            self._aware.add(previous)
+        self._current = self._aware.current()
+        return self._static + torch.bmm(self._current, self._batch_weights[..., None])[..., 0]
+
+    def visit(self, pick: Tensor, probabilities: Tensor) -> None:
+        """Take note of a pick [B] and the probabilities [B, K] that it was drawn with, which are overwritten."""
+        pull = probabilities.neg_().scatter_add_(1, pick[:, None], torch.ones_like(probabilities[:, :1]))
+        self._pulls = self._pulls + pull
+        if self._aware is not None:
+            self._batch_gradient.append(torch.bmm(pull[:, None], self._current)[:, 0])
+
+    def gradient(self) -> Tensor:
+        """Of all picks so far, [B, F, 1 + S]."""
+        parts = [torch.bmm(self._pulls[:, None], self._features.float())[:, 0]]
+        if self._batch_gradient:
+            parts.append(torch.stack(self._batch_gradient).sum(0))
+        return torch.cat(parts, 1)[..., None] * self._factors[:, None]
 
 
 def _squash(state: Tensor) -> Tensor:

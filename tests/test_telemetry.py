@@ -111,19 +111,16 @@ def test_resuming_a_finished_run_makes_up_for_what_is_missing(runs: list[Path], 
 
 
 def test_drawn_values_are_those_of_the_picks() -> None:
-    features = np.arange(2 * 4 * 2, dtype=np.float16).reshape(2, 4, 2)  # [T, K, F]
-    episode = SimpleNamespace(
-        get_observations=lambda rounds: {"features": features[rounds]}, get_actions=lambda: np.array([[3, 0], [1, 2]])
-    )
+    picked = np.array([[[6, 7], [0, 1]], [[10, 11], [12, 13]]], np.float16)  # [T, b, F]
     infos = [{"amcb/a": 0.9}, {"difficulty/picked": 0.1, "amcb/a": 0.5}, {"difficulty/picked": 0.2, "amcb/a": 0.6}]
-    values = drawn_values([episode, episode], [infos, infos], ("margin", "density"))
+    values = drawn_values([picked, picked], [infos, infos], ("margin", "density"))
     assert {tag: v.tolist() for tag, v in values.items()} == {
         "picked_rank/margin": [6, 0, 10, 12] * 2,
         "picked_rank/density": [7, 1, 11, 13] * 2,
         "difficulty_distribution/picked": [0.1, 0.2] * 2,
         "amcb_weight_distribution/a": [0.5, 0.6] * 2,
     }
-    assert drawn_values([episode], [infos], ()).keys() == {
+    assert drawn_values([picked], [infos], ()).keys() == {
         "difficulty_distribution/picked",
         "amcb_weight_distribution/a",
     }
