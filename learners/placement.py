@@ -20,7 +20,7 @@ from learners.settings import TrainConfig
 
 # Bytes of a process that has its libraries and its part of RLlib, and has done nothing.
 DRIVER, RLLIB, TASK = 670e6, 550e6, 400e6
-INFOS = 650  # bytes of an episode's round on its way: figures about it, and what wraps them
+INFOS = 400  # bytes of an episode's round on its way: figures about it, and what wraps them
 SHARED = 190e6  # of them: pages of libraries, which all processes of a machine share
 _FLOAT = 4  # bytes
 
@@ -67,7 +67,7 @@ def sent_bytes(config: TrainConfig) -> int:
     """About the bytes of one episode's round on its way from an environment runner to the learner."""
     policy = config.policy
     static, state = len(policy.features), len(STATE_NAMES)
-    picks = config.protocol.batch_size * (2 * static + 8)
+    picks = config.protocol.batch_size * (_FLOAT * static + 8)
     weights = (static + len(policy.batch_features)) * (1 + len(policy.state))
     seen = round_bytes(config) if sends_observations(config) else _FLOAT * (state + weights)
     return seen + picks + INFOS

@@ -48,7 +48,7 @@ class SelectorModule(TorchRLModule):
     @staticmethod
     def _columns(observation: dict[str, Tensor], picks: Tensor, logp: Tensor) -> dict[str, Any]:
         picked = torch.take_along_dim(observation["features"], picks[..., None], 1)
-        return {Columns.ACTIONS: picks, Columns.ACTION_LOGP: logp, PICKED: picked.half()}
+        return {Columns.ACTIONS: picks, Columns.ACTION_LOGP: logp, PICKED: picked}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

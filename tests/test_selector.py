@@ -188,6 +188,33 @@ def test_progress_moves_the_weights() -> None:
         assert logp[row].item() == pytest.approx(torch.log_softmax(u, 0)[picks[row, 0]].item(), abs=1e-4)
 
 
+@given(
+    st.integers(0, 100_000),
+    st.sampled_from([(), DEFAULT_BATCH_FEATURES, BATCH_FEATURES]),
+    st.sampled_from([(), ("progress",), ("progress", "validation_accuracy")]),
+    st.integers(1, 6),
+)
+@checked
+def test_the_gradient_taken_at_the_draw_is_the_one_of_the_replay(
+    seed: int, batch_features: tuple[str, ...], state: tuple[str, ...], b: int
+) -> None:
+    observation = random_observation(seed)
+    selector = random_selector(seed, batch_features=batch_features, state=state)
+    picks, logp, gradient = selector.select_with_gradient(observation, b, generator(seed))
+    for plain, ours in zip(selector.select(observation, b, False, generator(seed)), (picks, logp), strict=True):
+        assert torch.equal(plain, ours)
+    assert gradient.shape == (3, *selector.weights.shape)
+    replayed = selector.log_probability(observation, picks)
+    for row in range(3):
+        (expected,) = torch.autograd.grad(replayed[row], selector.weights, retain_graph=True)
+        torch.testing.assert_close(gradient[row], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_gradients_at_the_draw_are_those_of_linear_weights() -> None:
+    with pytest.raises(ValueError, match="linear"):
+        random_selector(0, mlp=(3,)).select_with_gradient(random_observation(0), 2)
+
+
 @pytest.mark.parametrize("config", [{}, {"mlp": (4,)}, {"linear": False, "mlp": (4,), "batch_features": ()}])
 def test_the_gradient_agrees_with_finite_differences(config: dict) -> None:
     observation, selector = random_observation(3), random_selector(3, **config)
