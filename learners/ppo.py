@@ -159,23 +159,31 @@ class APPO(PPO):
         self._figures["learner/updates_behind"] = self._updates - float(np.mean(drawn))
 
     @override(Reinforce)
+    def setup(self, config: AlgorithmConfig) -> None:
+        super().setup(config)
+        self._heard: dict[int, float] = {}  # when each environment runner was last heard of, by its number
+
+    @override(Reinforce)
     def _sample(self) -> tuple[list[SingleAgentEpisode], list[dict[str, Any]]]:
         episodes: list[SingleAgentEpisode] = []
         figures: list[dict[str, Any]] = []
-        heard = time.monotonic()
+        group = self.env_runner_group
         while sum(map(len, episodes)) < self.config.total_train_batch_size:
-            answers = self.env_runner_group.foreach_env_runner_async_fetch_ready(
-                func=_sample_once, tag="sample", timeout_seconds=POLL_SECONDS
+            answers = group.foreach_env_runner_async_fetch_ready(
+                func=_sample_once, tag="sample", timeout_seconds=POLL_SECONDS, return_actor_ids=True
             )
-            for played, measured in answers:
+            now = time.monotonic()
+            for runner, (played, measured) in answers:
                 episodes += played
                 figures.append(measured)
-            heard = time.monotonic() if answers else heard
-            if not self.env_runner_group.num_healthy_remote_workers():
+                self._heard[runner] = now
+            # One that has just been started again begins anew.
+            self._heard = {runner: self._heard.get(runner, now) for runner in group.healthy_env_runner_ids()}
+            if not self._heard:
                 break
-            if time.monotonic() - heard > self.config.sample_timeout_s:  # one that hangs beside others is let be
-                self._end_hanging_runners()
-                break
+            silent = [r for r, heard in self._heard.items() if now - heard > self.config.sample_timeout_s]
+            self._end_runners(silent)
+            self._heard |= dict.fromkeys(silent, now)
         return episodes, figures
 
 

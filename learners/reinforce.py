@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,9 @@ class ReinforceConfig(AlgorithmConfig):
         # Whole episodes come from rollout_fragment_length = T; "complete_episodes" would re-seed the environment
         # on every sample call.
         self.batch_mode = "truncate_episodes"
+        # Connectors keep no state here; to merge it RLlib would wait for every runner after each iteration.
+        self.merge_env_runner_states = False
+        self.broadcast_env_runner_states = False
         # Actions are slot numbers, not something to be rescaled.
         self.normalize_actions = False
         self.clip_actions = False
@@ -207,11 +211,11 @@ class Reinforce(Algorithm):
             _return_metrics=True,
         )
         if time.monotonic() - began >= self.config.sample_timeout_s:
-            self._end_hanging_runners()
+            self._end_runners(self._hanging_runners())
         return sampled
 
-    def _end_hanging_runners(self) -> None:
-        """Kill the environment runners that do not answer: RLlib replaces those that die, and waits for the others."""
+    def _hanging_runners(self) -> set[int]:
+        """Numbers of the environment runners that have been given nothing to do and do not answer."""
         group = self.env_runner_group
         healthy = group.healthy_env_runner_ids()
         answers = group.foreach_env_runner(
@@ -220,8 +224,12 @@ class Reinforce(Algorithm):
             remote_worker_ids=healthy,
             timeout_seconds=self.config.env_runner_health_probe_timeout_s,
         )
-        for index in set(healthy) - set(answers):
-            ray.kill(group._worker_manager.actors()[index], no_restart=False)
+        return set(healthy) - set(answers)
+
+    def _end_runners(self, numbers: Iterable[int]) -> None:
+        """Kill environment runners that hang: RLlib replaces those that die, and waits for the others."""
+        for number in numbers:
+            ray.kill(self.env_runner_group._worker_manager.actors()[number], no_restart=False)
 
     def check_learners(self) -> None:
         """Raise RLMBAError where a remote learner has died or failed.

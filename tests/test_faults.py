@@ -220,6 +220,19 @@ def test_every_player_of_appo_hangs(start):
     report("all processes that play hang (patience of 5 s)", "appo", seconds, training)
 
 
+def test_a_player_of_appo_hangs_beside_another(start):
+    training = start("appo", "--set", "resources.patience_s=5", "--set", "learner.iterations=1000")
+    training.wait_for(3)
+    hanging = training.strike("EnvRunner", signal.SIGSTOP)
+    last = training.iterations[-1]
+    wait_until(lambda: training.iterations[-1] > last + 2, 5)  # the other one plays on
+    seconds = wait_until(lambda: hanging not in training.processes("EnvRunner"), 30)
+    seconds += wait_until(lambda: len(training.processes("EnvRunner")) == 2, 60)
+    training.process.send_signal(signal.SIGINT)
+    training.finish()
+    print(f"\n| one of two processes that play hangs (patience of 5 s) | appo | replaced after {seconds:.1f} s |")
+
+
 @pytest.mark.parametrize("algorithm", PLAYERS)
 def test_an_environment_raises(start, undisturbed, tmp_path, algorithm):
     """Once, in one process: environment runners are replaced; evolution ends, and goes on by --resume."""
