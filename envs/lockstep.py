@@ -17,11 +17,11 @@ from torch import Tensor
 from envs.contribution import accuracy_contributions, contribution_weights
 from envs.errors import ConfigError
 from envs.evidence import difficulty, fuse_evidence
+from envs.held_out import mark, validate
 from envs.preparation import PreparedPool
 from envs.roles import Roles
-from envs.round import Round, Validation
+from envs.round import Round
 from envs.task_model import (
-    Outputs,
     Parameters,
     TaskModel,
     TaskModelConfig,
@@ -30,8 +30,6 @@ from envs.task_model import (
     per_episode,
     rows_at,
 )
-
-ECE_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -189,10 +187,9 @@ class Lockstep:
         episodes = len(self._seeds)
         available = torch.ones(episodes, self._x.shape[3], dtype=torch.bool, device=self._x.device)
         available.scatter_(1, labelled, False)
-        held = model.predict(self._held_x, self._held_present)
+        self._marks = mark(model, self._held_x, self._held_present, self._held_labels)
         # Only the validation rows inform choosers; the held-out rows wait for `measure`.
-        validation = _validate(held, per_episode(self._held_labels, episodes), self._validation_rows)
-        self._held = held
+        validation = validate(self._marks.rows(slice(0, self._validation_rows)))
         self.round = Round(
             index=index,
             rounds=self.protocol.rounds,
@@ -213,17 +210,13 @@ class Lockstep:
 
     def measure(self) -> Measurements:
         """Accuracies of the current models on the held-out rows."""
-        at = slice(self._validation_rows, None)
-        held = _rows_of(self._held, at)
-        labels = per_episode(self._held_labels, len(self._seeds))[:, at]
-        p = held.probabilities
-        correct = (p.argmax(1) == labels).float()
+        marks = self._marks.rows(slice(self._validation_rows, None))
         hard = per_episode(self._hard, len(self._seeds)).float()
         return Measurements(
-            accuracy=correct.mean(1),
-            soft_accuracy=torch.take_along_dim(p, labels[:, None], 1)[:, 0].mean(1),
-            modality_accuracy=_modality_accuracy(held, labels),
-            hard_accuracy=(correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
+            accuracy=marks.correct.mean(1),
+            soft_accuracy=marks.likelihood.mean(1),
+            modality_accuracy=marks.modality_accuracy(),
+            hard_accuracy=(marks.correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
         )
 
     @property
@@ -234,10 +227,10 @@ class Lockstep:
     def contributions(self) -> Tensor:
         """Shapley value of each modality for the held-out accuracy of the current models, [E, M]."""
         at = slice(self._validation_rows, None)
-        labels = per_episode(self._held_labels, len(self._seeds))[:, at]
-        return accuracy_contributions(
-            self.round.model.parameters.multimodal_head, _rows_of(self._held, at).hidden, labels
-        )
+        present = None if self._held_present is None else self._held_present[..., at]
+        model, labels = self.round.model, per_episode(self._held_labels, len(self._seeds))[:, at]
+        hidden = model.encode(self._held_x[..., at], present)
+        return accuracy_contributions(model.parameters.multimodal_head, hidden, labels)
 
     def _refer(self, seeds: list[int]) -> tuple[Tensor, Tensor]:
         """Mask [S, R] of the hardest third of each start's held-out rows, and the reference models' accuracy [S].
@@ -253,7 +246,8 @@ class Lockstep:
             initial = self.initial.map(lambda p: p[new])
             reference = fit(initial, self._x[new], self._labels[new], self.model, present, [seeds[i] for i in new])
             at = slice(self._validation_rows, None)
-            held = _rows_of(reference.predict(self._held_x[new], held_present), at)
+            held_present = None if held_present is None else held_present[..., at]
+            held = reference.predict(self._held_x[new][..., at], held_present)
             even = held.evidence.new_full((1, len(self.data.modalities)), 1.0 / len(self.data.modalities))
             u = difficulty(fuse_evidence(held.evidence, even))
             hardest = u.topk(max(u.shape[1] // 3, 1), dim=1).indices
@@ -262,40 +256,3 @@ class Lockstep:
             self._references |= {keys[i]: pair for i, pair in zip(new, zip(masks, accuracy, strict=True), strict=True)}
         masks, accuracies = zip(*(self._references[key] for key in keys), strict=True)
         return torch.stack(masks), torch.stack(accuracies)
-
-
-def _rows_of(outputs: Outputs, at: slice) -> Outputs:
-    return Outputs(
-        outputs.hidden[..., at],
-        outputs.evidence[..., at],
-        outputs.logits[..., at],
-        None if outputs.present is None else outputs.present[..., at],
-    )
-
-
-def _modality_accuracy(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Top-1 of each modality head over the rows that have the modality, [E, M]."""
-    # amax, not argmax: over a leading axis it is many times faster, and ties have no weight.
-    own = torch.take_along_dim(outputs.evidence, labels[:, None, None], 2)[:, :, 0]
-    correct = (own >= outputs.evidence.amax(2)).float()
-    if outputs.present is None:
-        return correct.mean(2)
-    return (correct * outputs.present).sum(2) / outputs.present.sum(2).clamp_min(1)
-
-
-def _validate(held: Outputs, labels: Tensor, rows: int) -> Validation:
-    at = slice(0, rows)
-    held, labels = _rows_of(held, at), labels[:, at]
-    p = held.probabilities
-    confidence, predicted = p.max(1)
-    correct = (predicted == labels).float()
-    accuracy = correct.mean(1)
-    nll = -torch.take_along_dim(p, labels[:, None], 1)[:, 0].clamp_min(1e-12).log().mean(1)
-    bins = (confidence * ECE_BINS).long().clamp_max(ECE_BINS - 1)
-    gap = torch.zeros(len(labels), ECE_BINS, device=p.device).scatter_add_(1, bins, confidence - correct)
-    return Validation(
-        accuracy=accuracy,
-        nll=nll,
-        ece=gap.abs().sum(1) / rows,
-        delta=_modality_accuracy(held, labels) - accuracy[:, None],
-    )

@@ -102,14 +102,16 @@ class TaskModel:
     loss_slope: Tensor  # [E] change of the training loss per step
     gradient_norm: Tensor  # [E] at the last step
 
+    def encode(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Encoder outputs [E, M, H, R] for the same rows as `predict`."""
+        episodes = self.parameters.encoder.shape[0]
+        hidden = torch.matmul(self.parameters.encoder, per_episode(x, episodes)).relu_()
+        return hidden if present is None else hidden * per_episode(present, episodes)[:, :, None]
+
     def predict(self, x: Tensor, present: Tensor | None = None) -> Outputs:
         """Outputs for rows x [E or S, M, D + 1, R]; S starts are each shared by E / S copies."""
         p = self.parameters
-        episodes = p.encoder.shape[0]
-        x, present = per_episode(x, episodes), per_episode(present, episodes)
-        hidden = torch.matmul(p.encoder, x).relu_()
-        if present is not None:
-            hidden = hidden * present[:, :, None]
+        hidden, present = self.encode(x, present), per_episode(present, p.encoder.shape[0])
         evidence, _ = softplus_and_slope(torch.matmul(p.modality_head, hidden))
         if present is not None:
             evidence = evidence * present[:, :, None]

@@ -59,7 +59,7 @@ def round_bytes(config: TrainConfig) -> int:
 
 
 def sends_observations(config: TrainConfig) -> bool:
-    """Whether the learner looks at observations; else it is sent the gradients that were taken when batches were drawn."""
+    """Whether the learner looks at observations; else it is sent the gradients that were taken at the draw."""
     return config.algorithm != "reinforce" or not config.policy.only_linear
 
 
@@ -89,7 +89,8 @@ def runner_bytes(config: TrainConfig, sizes: Sequence[Size]) -> float:
     prepared = sum(s.modalities * s.width * s.rows for s in sizes)
     outputs = [s.modalities * (config.model.hidden + s.classes) + s.classes for s in sizes]  # of a row
     play = max(
-        starts * s.modalities * s.width * (s.pool + s.held) + episodes * o * (4 * s.held + 3 * min(slots, s.pool))
+        starts * s.modalities * s.width * (s.pool + s.held)
+        + episodes * (3 * o * min(slots, s.pool) + 8 * s.pool + (4 + s.modalities / 4) * s.held)
         for s, o in zip(sizes, outputs, strict=True)
     )
     # The policy computes with several copies of what episodes see; where the learner looks at it, it is kept as well.

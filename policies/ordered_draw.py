@@ -49,7 +49,8 @@ def draw(
             pick = u.argmax(1)
         else:
             # Gumbel-max: argmax of utility + Gumbel noise is a draw from the softmax.
-            pick = (u - _log_exponential(u, generator)).masked_fill(~open_, 2 * MASKED).argmax(1)
+            noisy = u - _log_exponential(u, generator)
+            pick = noisy.masked_fill(~open_, 2 * MASKED).argmax(1)
         total = u.logsumexp(1)
         logp = logp + u.gather(1, pick[:, None])[:, 0] - total
         if visit is not None:

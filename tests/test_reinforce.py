@@ -62,7 +62,7 @@ def test_observations_travel_where_the_learner_looks_at_them(changes: list[str],
     whole = sends_observations(made)
     assert whole == bool(changes or top)
     for episode in episodes:
-        assert ("features" in episode.get_observations().keys()) == whole
+        assert ("features" in episode.get_observations()) == whole
         assert (GRADIENT in episode.extra_model_outputs) == (not whole)
         picked = episode.get_extra_model_outputs(PICKED)
         assert picked.shape == (3, 3, len(made.policy.features))
