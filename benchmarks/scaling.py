@@ -33,7 +33,7 @@ from learners.training import make_algorithm, opened, policy_card
 
 LAYOUTS = ((1, 0), (2, 0), (2, 1), (2, 2))  # environment runners, remote learners
 GROWTH_BASE = {"N": 8_000, "E": 48, "K": 400}
-GROWTH = {"N": (32_000, 128_000), "E": (16, 96), "K": (100, 1_600)}
+GROWTH = {"N": (32_000, 128_000, 1_000_000), "E": (16, 96), "K": (100, 1_600)}
 GROWTH_ROUNDS = 5
 MB = 1e6
 

@@ -86,7 +86,7 @@ def runner_bytes(config: TrainConfig, sizes: Sequence[Size]) -> float:
     evolution = config.algorithm == "evolution"
     starts = min(config.evolution.starts, STARTS_PER_TASK) if evolution else episodes // config.learner.copies
     slots = config.candidates.per_pick * config.protocol.batch_size
-    prepared = sum(s.modalities * s.width * s.rows for s in sizes)
+    prepared = 4 * sum(s.modalities * s.width * s.rows for s in sizes)  # and copies of it while it is prepared
     outputs = [s.modalities * (config.model.hidden + s.classes) + s.classes for s in sizes]  # of a row
     play = max(
         starts * s.modalities * s.width * (s.pool + s.held)
