@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from test_training import DATASET, run, train_command
+from test_training import DATASET
 
 from benchmarks.scaling import memory_of
 from envs.multimodal_al import VectorMultimodalALEnv
@@ -71,9 +71,3 @@ def test_what_a_process_holds() -> None:
     after = memory_of(os.getpid())
     assert 0 < before["pss"] <= before["rss"] <= before["peak"] <= after["peak"]
     assert after["rss"] - before["rss"] > 0.8 * held.nbytes
-
-
-def test_train_says_it(tmp_path) -> None:
-    done = run(train_command(tmp_path / "run", "--set", "learner.iterations=1"))
-    processes, memory = done.stdout.splitlines()[:2]
-    assert processes.startswith("processes  one process plays 8 episodes") and memory.startswith("memory     about")

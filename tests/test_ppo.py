@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
-from test_training import DATASET, run, train_command
+from test_training import DATASET, run, run_together, train_command
 
 from envs.errors import ConfigError
 from learners.ppo import PPO, PPOConfig, proximal_loss
@@ -107,15 +106,7 @@ def history(out: Path) -> list[dict]:
 def test_ppo_learns_from_two_sources_repeats_and_resumes(tmp_path: Path) -> None:
     ppo = ("--algorithm", "ppo", "--dataset", f"{DATASET},{OTHER}", "--set", "proximal.minibatch_rows=8")
     names = ("first", "second")
-    processes = [
-        subprocess.Popen(
-            train_command(tmp_path / name, *ppo), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for name in names
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    run_together(train_command(tmp_path / name, *ppo) for name in names)
     (selector, card), (again, _) = (load_policy(tmp_path / name) for name in names)
     assert torch.equal(selector.weights, again.weights)
     assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -45,6 +46,13 @@ def test_the_step_from_gradients_is_the_one_from_observations() -> None:
     assert found[0].abs().max() > 0.01
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with local_ray(1):
+        yield
+
+
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(
     "changes, top",
     [([], {}), (["policy.mlp=[4]"], {}), ([], {"algorithm": "ppo"})],
@@ -52,12 +60,11 @@ def test_the_step_from_gradients_is_the_one_from_observations() -> None:
 )
 def test_observations_travel_where_the_learner_looks_at_them(changes: list[str], top: dict) -> None:
     made = config(*changes, **top)
-    with local_ray(1):
-        algorithm = make_algorithm(made, {})
-        try:
-            episodes = algorithm.env_runner.sample()
-        finally:
-            algorithm.stop()
+    algorithm = make_algorithm(made, {})
+    try:
+        episodes = algorithm.env_runner.sample()
+    finally:
+        algorithm.stop()
     assert len(episodes) == 8 and all(len(episode) == 3 for episode in episodes)
     whole = sends_observations(made)
     assert whole == bool(changes or top)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,36 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
 
 
+def run_together(commands: Iterable[list[str]]) -> list[str]:
+    """What commands print that run at the same time: most of a small run is waiting for processes to start."""
+    processes = [
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for arguments in commands
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    for process, words in zip(processes, said, strict=True):
+        assert process.returncode == 0, words
+    return said
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "a"
-    done = run(train_command(out))
-    assert done.returncode == 0, done.stderr
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Finished runs by name: two with another seed, and two of these with two runners; what they say beside them."""
+    root = tmp_path_factory.mktemp("run")
+    other = ("--seed", "3")
+    more = {"plain": (), "a": other, "b": other, "a2": other, "b2": other}
+    out = {name: root / name for name in more}
+    runners = {name: ("--num-env-runners", name[1:] or "0") for name in more if name != "plain"}
+    for names in (("plain", "a", "b"), ("a2", "b2")):
+        said = run_together(train_command(out[name], *more[name], *runners.get(name, ())) for name in names)
+        for name, words in zip(names, said, strict=True):
+            (root / f"{name}.txt").write_text(words)
     return out
+
+
+@pytest.fixture(scope="module")
+def trained(folders) -> Path:
+    return folders["plain"]
 
 
 def test_run_folder_is_complete(trained):
@@ -79,12 +104,14 @@ def test_tensorboard_groups(trained):
     assert [event.step for event in events.Scalars("reward/return")] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("runners", ["0", "2"])
-def test_same_seed_same_weights(trained, tmp_path, runners):
-    for name in ("a", "b"):
-        done = run(train_command(tmp_path / name, "--seed", "3", "--num-env-runners", runners))
-        assert done.returncode == 0, done.stderr
-    first, again, other_seed = (load_policy(folder)[0] for folder in (tmp_path / "a", tmp_path / "b", trained))
+def test_train_says_what_it_starts(trained):
+    processes, memory = trained.with_suffix(".txt").read_text().splitlines()[:2]
+    assert processes.startswith("processes  one process plays 8 episodes") and memory.startswith("memory     about")
+
+
+@pytest.mark.parametrize("runners", ["", "2"])
+def test_same_seed_same_weights(folders, runners):
+    first, again, other_seed = (load_policy(folders[n])[0] for n in ("a" + runners, "b" + runners, "plain"))
     assert torch.equal(first.weights, again.weights)
     assert not torch.equal(first.weights, other_seed.weights)
     assert not torch.equal(first.weights, Selector(first.config).weights)  # it has learned something
