@@ -113,7 +113,7 @@ def rllib_share(dataset: str, iterations: int) -> dict[str, float]:
         total = time.perf_counter() - began
         algorithm.stop()
     seconds = {key: value / iterations for key, value in spent.items()}
-    return seconds | {"RLlib and gradients": total / iterations - sum(seconds.values())}
+    return seconds | {"RLlib and learning": total / iterations - sum(seconds.values())}
 
 
 def main() -> None:
