@@ -26,7 +26,7 @@ demo: install
 	$(BIN)/python run.py compare --dataset emoji --policy runs/demo --seeds 20 --out runs/demo/compare
 	@echo "TensorBoard     $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 
-# A file of tests at a time in each of two processes: half of the time is spent waiting for other processes.
+# Two processes, each a file of tests at a time: many tests start processes of their own and wait for them.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -148,7 +148,6 @@ def memory_of(pid: int) -> dict[str, float]:
 
 def _watch(runner: Any) -> None:
     """Count, on an environment runner, the seconds spent in the environment and in drawing."""
-    from benchmarks.timing import count_seconds
     from envs.multimodal_al import VectorMultimodalALEnv
     from policies.selector import Selector
 

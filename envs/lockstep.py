@@ -226,11 +226,15 @@ class Lockstep:
 
     def contributions(self) -> Tensor:
         """Shapley value of each modality for the held-out accuracy of the current models, [E, M]."""
+        model, (x, present, labels) = self.round.model, self._holdout()
+        labels = per_episode(labels, len(self._seeds))
+        return accuracy_contributions(model.parameters.multimodal_head, model.encode(x, present), labels)
+
+    def _holdout(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Features, presence and labels of the held-out rows, by start."""
         at = slice(self._validation_rows, None)
         present = None if self._held_present is None else self._held_present[..., at]
-        model, labels = self.round.model, per_episode(self._held_labels, len(self._seeds))[:, at]
-        hidden = model.encode(self._held_x[..., at], present)
-        return accuracy_contributions(model.parameters.multimodal_head, hidden, labels)
+        return self._held_x[..., at], present, self._held_labels[:, at]
 
     def _refer(self, seeds: list[int]) -> tuple[Tensor, Tensor]:
         """Mask [S, R] of the hardest third of each start's held-out rows, and the reference models' accuracy [S].
@@ -242,17 +246,15 @@ class Lockstep:
         new = [i for i, key in enumerate(keys) if key not in self._references]
         if new:
             present = None if self._present is None else self._present[new]
-            held_present = None if self._held_present is None else self._held_present[new]
             initial = self.initial.map(lambda p: p[new])
             reference = fit(initial, self._x[new], self._labels[new], self.model, present, [seeds[i] for i in new])
-            at = slice(self._validation_rows, None)
-            held_present = None if held_present is None else held_present[..., at]
-            held = reference.predict(self._held_x[new][..., at], held_present)
+            x, held_present, labels = self._holdout()
+            held = reference.predict(x[new], None if held_present is None else held_present[new])
             even = held.evidence.new_full((1, len(self.data.modalities)), 1.0 / len(self.data.modalities))
             u = difficulty(fuse_evidence(held.evidence, even))
             hardest = u.topk(max(u.shape[1] // 3, 1), dim=1).indices
             masks = torch.zeros_like(u, dtype=torch.bool).scatter_(1, hardest, True)
-            accuracy = (held.logits.argmax(1) == self._held_labels[new][:, at]).float().mean(1)
+            accuracy = (held.logits.argmax(1) == labels[new]).float().mean(1)
             self._references |= {keys[i]: pair for i, pair in zip(new, zip(masks, accuracy, strict=True), strict=True)}
         masks, accuracies = zip(*(self._references[key] for key in keys), strict=True)
         return torch.stack(masks), torch.stack(accuracies)

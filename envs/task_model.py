@@ -111,7 +111,8 @@ class TaskModel:
     def predict(self, x: Tensor, present: Tensor | None = None) -> Outputs:
         """Outputs for rows x [E or S, M, D + 1, R]; S starts are each shared by E / S copies."""
         p = self.parameters
-        hidden, present = self.encode(x, present), per_episode(present, p.encoder.shape[0])
+        present = per_episode(present, p.encoder.shape[0])
+        hidden = self.encode(x, present)
         evidence, _ = softplus_and_slope(torch.matmul(p.modality_head, hidden))
         if present is not None:
             evidence = evidence * present[:, :, None]

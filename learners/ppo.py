@@ -153,15 +153,15 @@ class APPO(PPO):
     """
 
     @override(Reinforce)
+    def setup(self, config: AlgorithmConfig) -> None:
+        super().setup(config)
+        self._heard: dict[int, float] = {}  # when each environment runner was last heard of, by its number
+
+    @override(Reinforce)
     def _add_advantages(self, episodes: list[SingleAgentEpisode]) -> None:
         super()._add_advantages(episodes)
         drawn = [np.asarray(e.get_extra_model_outputs(WEIGHTS_SEQ_NO)) for e in episodes]
         self._figures["learner/updates_behind"] = self._updates - float(np.mean(drawn))
-
-    @override(Reinforce)
-    def setup(self, config: AlgorithmConfig) -> None:
-        super().setup(config)
-        self._heard: dict[int, float] = {}  # when each environment runner was last heard of, by its number
 
     @override(Reinforce)
     def _sample(self) -> tuple[list[SingleAgentEpisode], list[dict[str, Any]]]:

@@ -223,7 +223,7 @@ class _Utilities:
         self._static, self._batch_weights = selector._static(observation)
         names = selector.config.batch_features
         self._aware = BatchAware(observation, names) if self._batch_weights is not None else None
-        self._features, self._factors = observation["features"], selector.factors(observation["state"])
+        self._selector, self._observation = selector, observation
         self._pulls: Tensor | float = 0.0  # sum of picked - p, [B, K]
         self._batch_gradient: list[Tensor] = []  # by pick, [B, F']
 
@@ -245,10 +245,10 @@ class _Utilities:
 
     def gradient(self) -> Tensor:
         """Of all picks so far, [B, F, 1 + S]."""
-        parts = [torch.bmm(self._pulls[:, None], self._features.float())[:, 0]]
+        parts = [torch.bmm(self._pulls[:, None], self._observation["features"].float())[:, 0]]
         if self._batch_gradient:
             parts.append(torch.stack(self._batch_gradient).sum(0))
-        return torch.cat(parts, 1)[..., None] * self._factors[:, None]
+        return torch.cat(parts, 1)[..., None] * self._selector.factors(self._observation["state"])[:, None]
 
 
 def _squash(state: Tensor) -> Tensor:

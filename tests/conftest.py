@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +92,19 @@ def without_ray(tmp_path: Path) -> Callable[..., str]:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def one_worker() -> Iterator[None]:
+    """A Ray of one process."""
+    from learners.runtime import local_ray  # not above: most tests need no ray
+
+    with local_ray(1):
+        yield
+
+
+@pytest.fixture
+def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures and page, which take seconds."""
+    monkeypatch.setattr("evaluation.report.pictures.draw", lambda *_: ())
+    monkeypatch.setattr("evaluation.report.render_page", lambda *_: "")

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from envs.errors import ConfigError, DataError, PolicyError, StrategyError
 from envs.lockstep import ProtocolConfig, draw_start
 from envs.preparation import prepare
 from envs.roles import evaluation_roles, partition
-from envs.round import Round
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
 from evaluation.comparison import CompareConfig, _enter_policies, compare
 from evaluation.playing import play
 from evaluation.provenance import origin_notes
 from evaluation.report import text_table
-from learners.runtime import local_ray
 from policies.selector import PolicyCard, Selector, SelectorConfig, save_policy
 from policies.strategies import STRATEGIES as REGISTERED
 from policies.strategies import get_strategy
-from policies.strategies.random import random
-from run import main
 
 DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
@@ -51,19 +40,6 @@ def config(**changes) -> CompareConfig:
 
 def quiet(*_: object, **__: object) -> None:
     """No progress."""
-
-
-@pytest.fixture(scope="module")
-def one_worker() -> Iterator[None]:
-    with local_ray(1):
-        yield
-
-
-@pytest.fixture
-def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports without pictures and page, which take seconds."""
-    monkeypatch.setattr("evaluation.report.pictures.draw", lambda *_: ())
-    monkeypatch.setattr("evaluation.report.render_page", lambda *_: "")
 
 
 @pytest.fixture(scope="module")
@@ -308,94 +284,3 @@ def test_what_is_missing_is_computed_and_the_rest_is_read(one_worker: None, tmp_
 
 def test_all_means_every_registered_strategy() -> None:
     assert config(strategies=("all",)).strategies == tuple(REGISTERED)
-
-
-# Failures
-
-
-@pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], None]:
-    return lambda name, strategy: monkeypatch.setitem(REGISTERED, name, strategy)
-
-
-@pytest.mark.usefixtures("tables_only")
-def test_a_killed_worker_is_replaced(one_worker: None, register: Callable, tmp_path: Path) -> None:
-    mark = tmp_path / "died"
-
-    def dies_once(round_: Round, batch_size: int) -> torch.Tensor:
-        if round_.episodes > 1 and round_.index == 1 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return random(round_, batch_size)
-
-    register("dies_once", dies_once)
-    summary = compare(config(strategies=("random", "dies_once")), tmp_path / "out", quiet)
-    assert mark.exists()
-    assert summary["aulc"]["dies_once"] == summary["aulc"]["random"]
-
-
-def test_a_refusal_comes_first_and_names_every_data_set(one_worker: None, register: Callable, tmp_path: Path) -> None:
-    def picky(round_: Round, batch_size: int) -> torch.Tensor:
-        if round_.num_classes == 4:
-            raise StrategyError("picky cannot tell four classes apart.")
-        return random(round_, batch_size)
-
-    register("picky", picky)
-    more = DATASET.replace("classes=4", "classes=5")
-    with pytest.raises(StrategyError, match=r"On 'synthetic:.*classes=4.*picky cannot.*\nLeave these out") as caught:
-        compare(config(datasets=(more, DATASET), strategies=("random", "picky")), tmp_path, quiet)
-    assert "classes=5" not in str(caught.value)
-    assert files(tmp_path) == set()
-
-
-@pytest.mark.usefixtures("tables_only")
-def test_a_late_failure_keeps_what_is_finished(one_worker: None, register: Callable, tmp_path: Path) -> None:
-    def tires(round_: Round, batch_size: int) -> torch.Tensor:
-        return random(round_, batch_size if round_.index == 0 else batch_size - 1)
-
-    register("tires", tires)
-    lines: list[str] = []
-    with pytest.raises(StrategyError, match=r"On 'synthetic:.*'tires' returned picks of shape \[3, 3\]"):
-        compare(config(strategies=("random", "tires"), workers=1), tmp_path, quiet)
-    assert len(files(tmp_path)) == 1
-    compare(config(strategies=("random", "margin")), tmp_path, lines.append)
-    assert count_already_there(lines) == ["2/2 chunks (1 already there)"]
-
-
-def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("evaluation.comparison.compare", interrupted)
-    assert main(["compare", "--dataset", DATASET, "--policy", "none", "--out", str(tmp_path)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("tables_only")
-def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path: Path) -> None:
-    settings = {"seeds": 40, "workers": 1, "strategies": ("random", "margin", "entropy")}
-    command = [sys.executable, "run.py", "compare", "--dataset", DATASET, "--out", str(tmp_path / "out")]
-    command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1", "--policy", "none"]
-    for section, values in (("protocol", dataclasses.asdict(PROTOCOL)), ("model", dataclasses.asdict(MODEL))):
-        for name, value in values.items():
-            command += ["--set", f"{section}.{name}={value}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parent.parent
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
-        deadline = time.monotonic() + 60
-        while not files(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.kill()
-        _, errors = process.communicate()
-    there = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "results").glob("*.npz")}
-    assert 0 < len(there) < 12, errors
-    assert not (tmp_path / "out" / "summary.json").exists()
-    done = subprocess.run(command, cwd=root, env=environment, **pipes)
-    assert done.returncode == 0, done.stderr
-    assert f"12/12 chunks ({len(there)} already there)" in done.stdout
-    assert all(p.stat().st_mtime_ns == before for p, before in there.items())
-    uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)
-    resumed = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert without_times(resumed) | {"workers": 2} == without_times(uninterrupted)
-    assert rounds(tmp_path / "out").equals(rounds(tmp_path / "whole"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from test_selector import FEW, random_observation
 from test_training import DATASET, SMALL
 
 from learners.placement import round_bytes, sends_observations, sent_bytes
-from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, parse_overrides
 from learners.training import make_algorithm
 from policies.rl_module import GRADIENT, PICKED, SelectorModule
@@ -46,13 +44,7 @@ def test_the_step_from_gradients_is_the_one_from_observations() -> None:
     assert found[0].abs().max() > 0.01
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with local_ray(1):
-        yield
-
-
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("one_worker")
 @pytest.mark.parametrize(
     "changes, top",
     [([], {}), (["policy.mlp=[4]"], {}), ([], {"algorithm": "ppo"})],

@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
 
 
 def run_together(commands: Iterable[list[str]]) -> list[str]:
-    """What commands print that run at the same time: most of a small run is waiting for processes to start."""
+    """What commands print that run at the same time."""
     processes = [
         subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for arguments in commands
@@ -57,17 +57,17 @@ def run_together(commands: Iterable[list[str]]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    """Finished runs by name: two with another seed, and two of these with two runners; what they say beside them."""
+    """Finished runs by name, what they said in a file beside each: a plain one, and pairs with another seed."""
     root = tmp_path_factory.mktemp("run")
-    other = ("--seed", "3")
-    more = {"plain": (), "a": other, "b": other, "a2": other, "b2": other}
-    out = {name: root / name for name in more}
-    runners = {name: ("--num-env-runners", name[1:] or "0") for name in more if name != "plain"}
-    for names in (("plain", "a", "b"), ("a2", "b2")):
-        said = run_together(train_command(out[name], *more[name], *runners.get(name, ())) for name in names)
-        for name, words in zip(names, said, strict=True):
+    other, runners = ("--seed", "3"), ("--num-env-runners", "2")
+    for more in (
+        {"plain": (), "a": other, "b": other},
+        {"a2": (*other, *runners), "b2": (*other, *runners)},
+    ):
+        said = run_together(train_command(root / name, *extra) for name, extra in more.items())
+        for name, words in zip(more, said, strict=True):
             (root / f"{name}.txt").write_text(words)
-    return out
+    return {name: root / name for name in ("plain", "a", "b", "a2", "b2")}
 
 
 @pytest.fixture(scope="module")
