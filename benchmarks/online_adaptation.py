@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.pools.partition import evaluation_roles, partition
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition
 from envs.round import Round
 from envs.sources import open_dataset, split_names
 from envs.task_model import TaskModelConfig

@@ -30,8 +30,8 @@ from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
 from benchmarks.selection import make_round
 from envs.kmeanspp import draw_proportional, inner_products, squared_norms
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.pools.partition import evaluation_roles, partition
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition
 from envs.round import Round
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig

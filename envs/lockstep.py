@@ -18,8 +18,8 @@ from envs.contribution import accuracy_contributions, contribution_weights
 from envs.errors import ConfigError
 from envs.evidence import difficulty, fuse_evidence
 from envs.held_out import mark, validate
+from envs.pools.partition import Roles
 from envs.preparation import PreparedPool
-from envs.roles import Roles
 from envs.round import Round
 from envs.task_model import (
     Parameters,

@@ -15,9 +15,9 @@ import ray
 
 from envs.errors import ConfigError, StrategyError
 from envs.lockstep import ProtocolConfig, Start, draw_start
-from envs.pool import Pool
+from envs.pools.partition import evaluation_roles, partition
+from envs.pools.pool import Pool
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
 from evaluation import provenance

@@ -14,7 +14,7 @@ import torch
 
 from envs.errors import RLMBAError, StrategyError
 from envs.lockstep import Lockstep, ProtocolConfig, Start
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from envs.preparation import PreparedPool
 from envs.round import Round, Stopwatch
 from envs.task_model import TaskModelConfig

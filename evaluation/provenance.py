@@ -18,7 +18,7 @@ import scipy
 import torch
 
 from envs.errors import PolicyError
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from policies.selector import PolicyCard
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from envs import pool_checks as checks
 from envs.errors import ConfigError, DataError, nearest
-from envs.pool import Pool, save_pool
-from envs.pool_files import BROKEN_FILE
+from envs.pools import checks
+from envs.pools.files import BROKEN_FILE
+from envs.pools.pool import Pool, save_pool
 from envs.sources import open_dataset
 from labelling.files import new_folder
 from labelling.journal import Journal

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.lockstep import Lockstep, ProtocolConfig, Start
-from envs.pool import Pool
+from envs.pools.partition import Roles
+from envs.pools.pool import Pool
 from envs.preparation import PreparedPool, prepare
-from envs.roles import Roles
 from envs.round import Round
 from envs.task_model import TaskModelConfig, rows_at
 from labelling.project import Project

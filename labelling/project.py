@@ -3,7 +3,7 @@
 my_project/
     project.json        format, schema version, settings, checksums of the features
     journal.jsonl       every batch, answer and undo, in order; see labelling.journal
-    pool/               the features, memory-mapped; see envs.pool
+    pool/               the features, memory-mapped; see envs.pools.pool
     media.parquet       id; text, and paths of the originals: what a person looks at
     batches/            batch-0001.csv, ...: to fill in
 """
@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError, DataError
-from envs.pool import Pool, load_pool
-from envs.pool_checks import VALIDATION
-from envs.pool_files import BROKEN_FILE
+from envs.pools.checks import VALIDATION
+from envs.pools.files import BROKEN_FILE
+from envs.pools.pool import Pool, load_pool
 from labelling.files import write_text
 from labelling.journal import Journal
 from labelling.state import State, check_class, replay

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from envs.errors import DataError, nearest
-from envs.pool_files import BROKEN_FILE
+from envs.pools.files import BROKEN_FILE
 
 PARQUET = (".parquet", ".pq")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

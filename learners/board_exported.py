@@ -15,8 +15,8 @@ from envs.contribution import sample_contributions
 from envs.evidence import difficulty
 from envs.lockstep import Lockstep, Start
 from envs.multimodal_al import open_source
+from envs.pools.partition import partition
 from envs.preparation import prepare
-from envs.roles import partition
 from envs.round import Round
 from learners.board_pictures import label_curve
 from learners.board_projector import Points, pool_points, write_projector

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import ProjectorConfig
 
 from envs.lockstep import Start
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from envs.preparation import PreparedPool
 
 DIMENSIONS = 64  # at most

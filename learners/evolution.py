@@ -21,9 +21,9 @@ from ray.exceptions import RayError, RayTaskError
 from envs.errors import PolicyError, RLMBAError
 from envs.lockstep import ProtocolConfig, Start
 from envs.multimodal_al import open_source
-from envs.pool import Pool
+from envs.pools.partition import partition
+from envs.pools.pool import Pool
 from envs.preparation import PreparedPool, prepare
-from envs.roles import partition
 from envs.sources import is_family
 from learners.array_store import ArrayStore
 from learners.population import (

@@ -14,10 +14,10 @@ import torch
 
 from envs.candidates import CandidateConfig
 from envs.lockstep import Lockstep, ProtocolConfig, Start, draw_start
-from envs.pool import Pool
+from envs.pools.partition import training_roles
+from envs.pools.pool import Pool
 from envs.preparation import PreparedPool
 from envs.rewards import Outcome, RewardConfig, reward
-from envs.roles import training_roles
 from envs.task_model import TaskModelConfig
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned

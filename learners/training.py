@@ -18,8 +18,8 @@ from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import VectorMultimodalALEnv, open_source
-from envs.pool import Pool
-from envs.roles import partition
+from envs.pools.partition import partition
+from envs.pools.pool import Pool
 from envs.sources import absolute_name, is_family
 from learners.baseline_curves import baseline_curves
 from learners.board_exported import write_exported

@@ -14,9 +14,9 @@ import torch
 from hypothesis import settings
 
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
-from envs.pool import Pool
+from envs.pools.partition import partition, training_roles
+from envs.pools.pool import Pool
 from envs.preparation import prepare
-from envs.roles import partition, training_roles
 from envs.round import Round
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig

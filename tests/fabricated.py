@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.lockstep import ProtocolConfig
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from evaluation.playing import Played, Runs
 
 PROTOCOL = ProtocolConfig(initial_labels=10, batch_size=5, rounds=4)

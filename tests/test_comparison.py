@@ -15,8 +15,8 @@ import pytest
 
 from envs.errors import ConfigError, DataError, PolicyError, StrategyError
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.pools.partition import evaluation_roles, partition
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
 from evaluation.comparison import CompareConfig, _enter_policies, compare

@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 from test_environment import CONFIG, T, config, slots
 
 from envs.multimodal_al import MultimodalALEnv, VectorMultimodalALEnv
-from envs.roles import partition
+from envs.pools.partition import partition
 
 
 def test_every_reset_draws_another_pool_of_a_family() -> None:

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from envs.errors import ConfigError, PolicyError
 from envs.lockstep import Lockstep, ProtocolConfig
 from envs.multimodal_al import open_source
+from envs.pools.partition import partition
 from envs.preparation import prepare
 from envs.rewards import RewardConfig
-from envs.roles import partition
 from envs.task_model import TaskModelConfig
 from learners import evolution, population
 from learners.evolution import EvolutionTrainer, Search, distinct_names

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from labelling.api import LabellingProject
 from labelling.creating import Samples, create_project
 from labelling.learning import Model, labels_of, prepare_rows

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.errors import ConfigError
-from envs.roles import evaluation_roles
+from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
 from evaluation.leave_one_out import (
     LeaveOneOutConfig,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
-from envs.pool import Pool
+from envs.pools.partition import evaluation_roles, partition, training_roles
+from envs.pools.pool import Pool
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition, training_roles
 from envs.task_model import TaskModelConfig
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)

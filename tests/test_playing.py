@@ -11,9 +11,9 @@ import torch
 
 from envs.errors import RLMBAError, StrategyError
 from envs.lockstep import ProtocolConfig, draw_start
-from envs.pool import Pool
+from envs.pools.partition import evaluation_roles, partition
+from envs.pools.pool import Pool
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition
 from envs.round import Round
 from envs.task_model import TaskModelConfig
 from evaluation.playing import Runs, check_pairing, from_arrays, play, to_arrays

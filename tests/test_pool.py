@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs import pool as pool_module
-from envs import pool_checks, pool_files
 from envs.errors import DataError, nearest
-from envs.pool import Pool, load_pool, save_pool
+from envs.pools import checks as pool_checks
+from envs.pools import files as pool_files
+from envs.pools import pool as pool_module
+from envs.pools.pool import Pool, load_pool, save_pool
 
 N = 12
 

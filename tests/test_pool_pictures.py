@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs import pool_files
 from envs.errors import DataError
-from envs.pool import Pool, load_pool, save_pool
+from envs.pools import files as pool_files
+from envs.pools.pool import Pool, load_pool, save_pool
 
 N = 12
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from envs.preparation import BLOCK, CLIP, prepare
 
 FIT, OTHER = np.arange(0, 60), np.arange(60, 90)

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import pretrained
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.pools.partition import evaluation_roles, partition
 from envs.preparation import prepare
-from envs.roles import evaluation_roles, partition
 from envs.sources import open_dataset
 from envs.task_model import TaskModelConfig
 from evaluation.comparison import FIRST_SEED

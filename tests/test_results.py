@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from envs.lockstep import ProtocolConfig, Start, draw_start
-from envs.pool import Pool
-from envs.roles import evaluation_roles
+from envs.pools.partition import evaluation_roles
+from envs.pools.pool import Pool
 from envs.round import Round
 from envs.task_model import TaskModelConfig
 from evaluation.playing import Runs

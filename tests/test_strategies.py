@@ -18,7 +18,7 @@ import policies.strategies
 from envs.candidates import CandidateConfig
 from envs.errors import StrategyError
 from envs.kmeanspp import d_squared_sampling
-from envs.pool import Pool
+from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
 from envs.score import published_score
 from policies.selector import Selector, SelectorConfig

@@ -25,8 +25,8 @@ from itertools import pairwise
 import numpy as np
 
 from envs.errors import ConfigError, DataError
-from envs.pool import Pool
-from envs.pool_checks import TEST, TRAIN, UNKNOWN, VALIDATION
+from envs.pools.checks import TEST, TRAIN, UNKNOWN, VALIDATION
+from envs.pools.pool import Pool
 
 TEST_SHARE = 0.25  # of the labelled rows, where the pool does not name its test rows
 HOLDOUT_SHARE = 0.25  # of the policy half: the rows that the reward is measured on

@@ -1,6 +1,6 @@
 """The files of a pool: a folder or an ``.npz`` becomes the fields of a `Pool`, and a `Pool` a folder.
 
-`envs.pool` describes both forms and is what callers use.
+`envs.pools.pool` describes both forms and is what callers use.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from envs import pool_checks as checks
 from envs.errors import DataError, nearest
-from envs.pool_checks import UNKNOWN
+from envs.pools import checks
+from envs.pools.checks import UNKNOWN
 
 if TYPE_CHECKING:
-    from envs.pool import Pool
+    from envs.pools.pool import Pool
 
 FORMAT = "rl-mba pool"
 SCHEMA_VERSION = 1

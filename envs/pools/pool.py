@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from envs import pool_checks as checks
 from envs.errors import DataError
-from envs.pool_files import BROKEN_FILE, FORMAT, read_folder, read_npz, write_folder
+from envs.pools import checks
+from envs.pools.files import BROKEN_FILE, FORMAT, read_folder, read_npz, write_folder
 
 
 @dataclass(frozen=True, eq=False)
