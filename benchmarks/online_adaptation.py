@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
-from envs.preparation import prepare
 from envs.round import Round
 from envs.sources import open_dataset, split_names
-from envs.task_model import TaskModelConfig
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
 from evaluation.statistics import aulc, interval

@@ -30,11 +30,11 @@ from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
 from benchmarks.selection import make_round
 from envs.kmeanspp import draw_proportional, inner_products, squared_norms
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
-from envs.preparation import prepare
 from envs.round import Round
 from envs.sources import open_dataset
-from envs.task_model import TaskModelConfig
 from policies.strategies import get_strategy
 from policies.strategies.badge import gradient_factor
 

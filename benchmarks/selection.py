@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from envs.evidence import expected_probabilities
 from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
+from envs.models.evidence import expected_probabilities
+from envs.models.frozen.model import TaskModel, TaskModelConfig, initial_parameters
 from envs.round import Round, Validation
-from envs.task_model import TaskModel, TaskModelConfig, initial_parameters
 from evaluation.memory import with_peak_memory
 from policies.strategies import STRATEGIES, get_strategy
 from policies.strategies.badge import gradient_factor

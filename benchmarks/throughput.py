@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.timing import count_seconds
+from envs.models.frozen.model import CPU_BLOCK, TaskModelConfig
 from envs.multimodal_al import EnvConfig, VectorMultimodalALEnv
-from envs.task_model import CPU_BLOCK, TaskModelConfig
 from policies.selector import Selector, SelectorConfig
 
 SIZES = (1, 8, 32)
@@ -57,7 +57,7 @@ def _play(environment: VectorMultimodalALEnv, selector: Selector, episodes: int)
 def training_products(dataset: str, repeats: int) -> tuple[float, float]:
     """What training's matrix products alone take, per round of an episode: million operations, and milliseconds.
 
-    The products are those of `envs.task_model`, at the mean label count, for as many episodes as it trains together;
+    The products are those of `envs.models.frozen.model`, at the mean label count, for as many episodes as it trains together;
     a multiply-add counts as 2 operations.
     """
     environment = VectorMultimodalALEnv(EnvConfig(datasets=(dataset,)), num_envs=1)

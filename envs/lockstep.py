@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.contribution import accuracy_contributions, contribution_weights
 from envs.errors import ConfigError
-from envs.evidence import difficulty, fuse_evidence
-from envs.held_out import mark, validate
-from envs.pools.partition import Roles
-from envs.preparation import PreparedPool
-from envs.round import Round
-from envs.task_model import (
+from envs.models.accuracy import mark, validate
+from envs.models.contribution import accuracy_contributions, contribution_weights
+from envs.models.evidence import difficulty, fuse_evidence
+from envs.models.frozen.model import (
     Parameters,
     TaskModel,
     TaskModelConfig,
@@ -30,6 +27,9 @@ from envs.task_model import (
     per_episode,
     rows_at,
 )
+from envs.models.frozen.preparation import PreparedPool
+from envs.pools.partition import Roles
+from envs.round import Round
 
 
 @dataclass(frozen=True)

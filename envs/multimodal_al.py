@@ -21,13 +21,13 @@ from envs.candidates import (
 )
 from envs.errors import ConfigError
 from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.observation import observation_space
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
-from envs.preparation import prepare
 from envs.rewards import Outcome, RewardConfig, reward
 from envs.sources import draw_from_family, is_family, open_dataset
-from envs.task_model import TaskModelConfig
 
 _DRAWS = 100  # attempts at a pool of a family that fits
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.contribution import weights_among_present
-from envs.evidence import fuse_evidence
-from envs.task_model import Outputs, Parameters, TaskModel, TaskModelConfig, fit, rows_at
+from envs.models.contribution import weights_among_present
+from envs.models.evidence import fuse_evidence
+from envs.models.frozen.model import Outputs, Parameters, TaskModel, TaskModelConfig, fit, rows_at
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Round:
             return self.model.predict(rows_at(self.x, positions), present)
 
     def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> Round:
-        """The same round with task models trained otherwise (see `envs.task_model.fit`), on the same labels.
+        """The same round with task models trained otherwise (see `envs.models.frozen.model.fit`), on the same labels.
 
         Validation and AMCB weights stay those of the round's own models.
         """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.evidence import difficulty, mean_entropy
 from envs.kmeanspp import k_means
+from envs.models.evidence import difficulty, mean_entropy
 from envs.round import Round
 
 LLOYD_ITERATIONS = 5

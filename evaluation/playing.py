@@ -14,10 +14,10 @@ import torch
 
 from envs.errors import RLMBAError, StrategyError
 from envs.lockstep import Lockstep, ProtocolConfig, Start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import PreparedPool
 from envs.pools.pool import Pool
-from envs.preparation import PreparedPool
 from envs.round import Round, Stopwatch
-from envs.task_model import TaskModelConfig
 from evaluation.memory import with_peak_memory
 from policies.strategies import Strategy
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from envs.lockstep import ProtocolConfig, Start
-from envs.task_model import TaskModelConfig
+from envs.models.frozen.model import TaskModelConfig
 from evaluation.playing import Runs
 from learners.array_store import ArrayStore
 from policies.code_hash import code_hash

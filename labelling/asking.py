@@ -9,8 +9,8 @@ import torch
 
 from envs.candidates import offer
 from envs.errors import ConfigError
+from envs.models.frozen.model import TaskModel, initial_parameters
 from envs.round import Round, Validation
-from envs.task_model import TaskModel, initial_parameters
 from labelling.files import table_text, write_text
 from labelling.journal import Event
 from labelling.learning import Classifier, Data, Labels, Model, labels_of, prepare_rows

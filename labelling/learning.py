@@ -14,11 +14,11 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.lockstep import Lockstep, ProtocolConfig, Start
+from envs.models.frozen.model import TaskModelConfig, rows_at
+from envs.models.frozen.preparation import PreparedPool, prepare
 from envs.pools.partition import Roles
 from envs.pools.pool import Pool
-from envs.preparation import PreparedPool, prepare
 from envs.round import Round
-from envs.task_model import TaskModelConfig, rows_at
 from labelling.project import Project
 from labelling.state import State
 

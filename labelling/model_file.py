@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from envs.errors import DataError
-from envs.preparation import Transform
-from envs.task_model import Parameters, TaskModel
+from envs.models.frozen.model import Parameters, TaskModel
+from envs.models.frozen.preparation import Transform
 from labelling.learning import Model
 
 FORMAT = 1

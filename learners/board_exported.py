@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.contribution import sample_contributions
-from envs.evidence import difficulty
 from envs.lockstep import Lockstep, Start
+from envs.models.contribution import sample_contributions
+from envs.models.evidence import difficulty
+from envs.models.frozen.preparation import prepare
 from envs.multimodal_al import open_source
 from envs.pools.partition import partition
-from envs.preparation import prepare
 from envs.round import Round
 from learners.board_pictures import label_curve
 from learners.board_projector import Points, pool_points, write_projector

@@ -14,11 +14,11 @@ import torch
 
 from envs.candidates import CandidateConfig
 from envs.lockstep import Lockstep, ProtocolConfig, Start, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import PreparedPool
 from envs.pools.partition import training_roles
 from envs.pools.pool import Pool
-from envs.preparation import PreparedPool
 from envs.rewards import Outcome, RewardConfig, reward
-from envs.task_model import TaskModelConfig
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 

@@ -14,12 +14,12 @@ import torch
 from hypothesis import settings
 
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
-from envs.preparation import prepare
 from envs.round import Round
 from envs.sources import open_dataset
-from envs.task_model import TaskModelConfig
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,8 @@ import pytest
 
 from envs.errors import ConfigError
 from envs.lockstep import ProtocolConfig
+from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig, Source
-from envs.task_model import TaskModelConfig
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
 from learners.runtime import local_ray

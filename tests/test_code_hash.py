@@ -37,7 +37,7 @@ hashes["new"] = edit("policies/strategies/mine.py", "def mine(round_, batch_size
 hashes["registry"] = edit("policies/strategies/__init__.py", "from policies.strategies.mine import mine\\n")
 hashes["badge"] = edit("policies/strategies/badge.py")
 hashes["selector"] = edit("policies/selector.py")
-hashes["trainer"] = edit("envs/task_model.py")
+hashes["trainer"] = edit("envs/models/frozen/model.py")
 print(json.dumps(hashes))
 """
 

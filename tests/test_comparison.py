@@ -15,10 +15,10 @@ import pytest
 
 from envs.errors import ConfigError, DataError, PolicyError, StrategyError
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
-from envs.preparation import prepare
 from envs.sources import open_dataset
-from envs.task_model import TaskModelConfig
 from evaluation.comparison import CompareConfig, _enter_policies, compare
 from evaluation.playing import play
 from evaluation.provenance import origin_notes

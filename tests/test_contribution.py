@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from envs.contribution import accuracy_contributions, sample_contributions, shapley_values
+from envs.models.contribution import accuracy_contributions, sample_contributions, shapley_values
 from envs.round import Round
 
 games = st.integers(1, 4).flatmap(

@@ -16,9 +16,9 @@ import envs  # registers the environment  # noqa: F401
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError
 from envs.lockstep import ProtocolConfig
+from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig, MultimodalALEnv, VectorMultimodalALEnv, distinct_slots
 from envs.rewards import TERMS, RewardConfig
-from envs.task_model import TaskModelConfig
 
 B, K, T, STARTS = 4, 20, 3, 5
 ACCURACY_ALONE = dict.fromkeys(TERMS, 0.0) | {"relative_accuracy": 1.0}
@@ -367,7 +367,7 @@ import gymnasium as gym
 import numpy as np
 import envs
 from envs.lockstep import ProtocolConfig
-from envs.task_model import TaskModelConfig
+from envs.models.frozen.model import TaskModelConfig
 import policies.selector
 from policies.strategies import get_strategy
 import envs.multimodal_al

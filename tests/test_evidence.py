@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.contribution import contribution_weights, weights_among_present
-from envs.evidence import difficulty, expected_probabilities, fuse_evidence, vacuity
+from envs.models.contribution import contribution_weights, weights_among_present
+from envs.models.evidence import difficulty, expected_probabilities, fuse_evidence, vacuity
 
 checked = settings(deadline=None, max_examples=40)
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from envs.errors import ConfigError, PolicyError
 from envs.lockstep import Lockstep, ProtocolConfig
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.multimodal_al import open_source
 from envs.pools.partition import partition
-from envs.preparation import prepare
 from envs.rewards import RewardConfig
-from envs.task_model import TaskModelConfig
 from learners import evolution, population
 from learners.evolution import EvolutionTrainer, Search, distinct_names
 from learners.population import Arena, draw_protocol, draw_starts, play_population, population_fitness

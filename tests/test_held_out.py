@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs import held_out
-from envs.held_out import Marks, mark, validate
-from envs.task_model import TaskModel, initial_parameters, per_episode
+from envs.models import accuracy as held_out
+from envs.models.accuracy import Marks, mark, validate
+from envs.models.frozen.model import TaskModel, initial_parameters, per_episode
 
 STARTS, MODALITIES, DIM, CLASSES, HIDDEN = 2, 3, 4, 5, 6
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from envs.lockstep import Lockstep, ProtocolConfig, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition, training_roles
 from envs.pools.pool import Pool
-from envs.preparation import prepare
-from envs.task_model import TaskModelConfig
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)
 MODEL = TaskModelConfig(hidden=6, steps=10)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from envs.models.frozen.preparation import BLOCK, CLIP, prepare
 from envs.pools.pool import Pool
-from envs.preparation import BLOCK, CLIP, prepare
 
 FIT, OTHER = np.arange(0, 60), np.arange(60, 90)
 
@@ -93,7 +93,7 @@ def test_density_is_higher_within_a_cluster(rng: np.random.Generator) -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, x: np.ndarray) -> None:
     whole = prepare(make(x), FIT, OTHER, dim=4)
     assert BLOCK > 90
-    monkeypatch.setattr("envs.preparation.BLOCK", 7)
+    monkeypatch.setattr("envs.models.frozen.preparation.BLOCK", 7)
     torch.testing.assert_close(prepare(make(x), FIT, OTHER, dim=4).x, whole.x, atol=1e-5, rtol=1e-4)
 
 

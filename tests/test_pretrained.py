@@ -9,10 +9,10 @@ import torch
 
 from benchmarks import pretrained
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
-from envs.preparation import prepare
 from envs.sources import open_dataset
-from envs.task_model import TaskModelConfig
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
 from policies.selector import load_policy, pretrained_policy

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
-from envs import task_model
 from envs.errors import ConfigError
-from envs.task_model import Parameters, TaskModel, TaskModelConfig, fit, initial_parameters
+from envs.models.frozen import model as task_model
+from envs.models.frozen.model import Parameters, TaskModel, TaskModelConfig, fit, initial_parameters
 
 E, M, D, C, N = 5, 2, 6, 3, 14
 CONFIG = TaskModelConfig(hidden=7, steps=6)

@@ -19,8 +19,8 @@ from test_evolution import settings
 from test_training import DATASET, run, train_command
 
 from envs.lockstep import ProtocolConfig, draw_start
+from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
-from envs.preparation import prepare
 from evaluation.board import write_board
 from learners import board_drawn, board_projector
 from learners.board_drawn import drawn_values

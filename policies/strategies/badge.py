@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
+from envs.models.frozen.model import Outputs
 from envs.round import Round
-from envs.task_model import Outputs
 
 
 def badge(round_: Round, batch_size: int) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.contribution import sample_contributions
-from envs.evidence import expected_probabilities
 from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
+from envs.models.contribution import sample_contributions
+from envs.models.evidence import expected_probabilities
 from envs.round import Round
 
 

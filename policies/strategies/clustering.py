@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from envs.kmeanspp import BLOCK, k_means, squared_distances
+from envs.models.frozen.model import per_episode
 from envs.round import Round
-from envs.task_model import per_episode
 
 LLOYD_ITERATIONS = 20
 MAX_CLUSTERS = 500  # this and what follows as published for TypiClust

@@ -1,7 +1,7 @@
 """EFDA: evidential fusion for difficulty-aware policy adjustment (RL-MBA, arXiv 2603.25107).
 
 A head answers with Dirichlet parameters alpha = 1 + evidence over C classes. Tensors keep the rows on the last
-axis and the classes on the one before it, as `envs.task_model.Outputs` does.
+axis and the classes on the one before it, as `envs.models.frozen.model.Outputs` does.
 """
 
 from __future__ import annotations

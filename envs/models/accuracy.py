@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from envs.models.frozen.model import TaskModel, per_episode
 from envs.round import Validation
-from envs.task_model import TaskModel, per_episode
 
 CPU_FLOATS = 2**18  # of a block's outputs on a processor: they should stay in its cache
 GPU_FLOATS = 2**28  # elsewhere: 1 GB

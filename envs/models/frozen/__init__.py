@@ -1,0 +1,1 @@
+"""The task model on features that stay as they are: encoders and heads trained from scratch in every round."""
