@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.commands import run
 from benchmarks.pretrained import BUNDLED, FAMILIES
-from envs.candidates import DEFAULT_FEATURES, STATE_NAMES
+from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES
 from policies.batch_aware import DEFAULT_BATCH_FEATURES
 
 # Candidate features by what they tell; the variant "no-…" trains without one group.

@@ -12,7 +12,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.candidates import (
+from envs.candidates.observation import observation_space
+from envs.candidates.offer import (
     DEFAULT_FEATURES,
     CandidateConfig,
     Candidates,
@@ -23,7 +24,6 @@ from envs.errors import ConfigError
 from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
-from envs.observation import observation_space
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
 from envs.rewards import Outcome, RewardConfig, reward
@@ -119,7 +119,7 @@ class VectorMultimodalALEnv(VectorEnv):
         labelled_distance: float16 [K], to the nearest labelled sample
         predicted: int16 [K], predicted class
         valid: int8 [K], 0 where the slot is empty
-        state: float32 [11], see `envs.candidates.STATE_NAMES`
+        state: float32 [11], see `envs.candidates.offer.STATE_NAMES`
     Action: int64 [b], slots of distinct valid candidates, in the order of picking.
     Reward: float, the weighted terms of `envs.rewards`, measured on rows outside the pool.
     Termination: after T = protocol.rounds steps. Truncation never happens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.candidates import STATE_NAMES
+from envs.candidates.offer import STATE_NAMES
 from policies.batch_aware import BatchAware
 from policies.selector import Selector
 
@@ -52,7 +52,7 @@ def contributions(selector: Selector, observation: dict[str, Tensor], slots: Ten
 
     Args:
         selector: a policy with linear weights.
-        observation: `envs.candidates.Candidates.observation()` of one episode.
+        observation: `envs.candidates.offer.Candidates.observation()` of one episode.
         slots: int64 [1, b] picks in their order.
 
     Returns:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ray
 
-from envs.candidates import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
+from envs.candidates.offer import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
 from learners.evolution import STARTS_PER_TASK

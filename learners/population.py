@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from envs.candidates import CandidateConfig
+from envs.candidates.offer import CandidateConfig
 from envs.lockstep import Lockstep, ProtocolConfig, Start, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import PreparedPool

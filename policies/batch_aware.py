@@ -29,7 +29,7 @@ class BatchAware:
     """Batch-aware features of B rows of K candidates.
 
     Args:
-        observation: `envs.candidates.Candidates.observation()`, batched.
+        observation: `envs.candidates.offer.Candidates.observation()`, batched.
         names: of BATCH_FEATURES, F of them; only these are computed.
     """
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from envs.candidates import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, check_features
+from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, check_features
 from envs.errors import ConfigError, PolicyError, nearest
 from policies.batch_aware import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.ordered_draw import draw, log_probability
@@ -42,7 +42,7 @@ INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
 class SelectorConfig:
     """Shape of the selection network."""
 
-    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.FEATURES
+    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.offer.FEATURES
     batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
     linear: bool = True  # weights on features x (1, state)
     state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
@@ -144,7 +144,7 @@ class Selector(nn.Module):
         """Choose a batch per row.
 
         Args:
-            observation: `envs.candidates.Candidates.observation()`, batched over B rows.
+            observation: `envs.candidates.offer.Candidates.observation()`, batched over B rows.
             greedy: the largest utility at each pick (deployment) instead of a draw (exploration).
 
         Returns:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
-from envs.candidates import (
+from envs.candidates.offer import (
     DEFAULT_FEATURES,
     FEATURES,
     GRADIENT_SKETCH,
@@ -22,8 +22,8 @@ from envs.candidates import (
     offer,
     rank_normalise,
 )
+from envs.candidates.published_score import centroid_distance, published_score
 from envs.errors import ConfigError
-from envs.score import centroid_distance, published_score
 
 checked = settings(deadline=None, max_examples=40)
 values = st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=30)

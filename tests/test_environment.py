@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs  # registers the environment  # noqa: F401
-from envs.candidates import CandidateConfig
+from envs.candidates.offer import CandidateConfig
 from envs.errors import ConfigError
 from envs.lockstep import ProtocolConfig
 from envs.models.frozen.model import TaskModelConfig

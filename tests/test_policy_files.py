@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from test_selector import random_observation, random_selector
 
-from envs.candidates import CandidateConfig
+from envs.candidates.offer import CandidateConfig
 from envs.errors import PolicyError
 from policies.selector import CARD_FILE, WEIGHTS_FILE, PolicyCard, find_policy, load_policy, save_policy
 

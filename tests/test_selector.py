@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from envs.candidates import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, offer
+from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, offer
 from envs.errors import ConfigError
 from policies.batch_aware import BANDWIDTH, BATCH_FEATURES, DEFAULT_BATCH_FEATURES, LOG_LIMITS, BatchAware
 from policies.selector import (

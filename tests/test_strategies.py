@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 import policies.strategies
-from envs.candidates import CandidateConfig
+from envs.candidates.offer import CandidateConfig
+from envs.candidates.published_score import published_score
 from envs.errors import StrategyError
 from envs.kmeanspp import d_squared_sampling
 from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
-from envs.score import published_score
 from policies.selector import Selector, SelectorConfig
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.badge import gradient_factor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from envs.candidates.published_score import published_score
 from envs.round import Round
-from envs.score import published_score
 from policies.strategies.picking import largest
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from envs.candidates import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
+from envs.candidates.offer import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
 
 
 class UniformBox(spaces.Box):

@@ -1,0 +1,1 @@
+"""Which samples are offered to a policy, what it learns about each, and the observation that carries it."""
