@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.lockstep import ProtocolConfig, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
 from envs.round import Round
+from envs.simulation import ProtocolConfig, draw_start
 from envs.sources import open_dataset, split_names
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play

@@ -29,11 +29,11 @@ from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
 
 from benchmarks.selection import make_round
 from envs.kmeanspp import draw_proportional, inner_products, squared_norms
-from envs.lockstep import Lockstep, ProtocolConfig, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
 from envs.round import Round
+from envs.simulation import ProtocolConfig, Simulation, draw_start
 from envs.sources import open_dataset
 from policies.strategies import get_strategy
 from policies.strategies.badge import gradient_factor
@@ -115,9 +115,9 @@ def digits_round() -> Round:
     pool, protocol = open_dataset("digits"), ProtocolConfig()
     parts = partition(pool)
     model = TaskModelConfig()
-    lockstep = Lockstep(prepare(pool, parts.evaluation, parts.test, model.projection_dim), model, protocol)
-    round_ = lockstep.reset([draw_start(evaluation_roles(pool, 1), 1, protocol)])
-    return lockstep.label(get_strategy("random")(round_, protocol.batch_size))
+    simulation = Simulation(prepare(pool, parts.evaluation, parts.test, model.projection_dim), model, protocol)
+    round_ = simulation.reset([draw_start(evaluation_roles(pool, 1), 1, protocol)])
+    return simulation.label(get_strategy("random")(round_, protocol.batch_size))
 
 
 def compare(name: str, round_: Round, batch: int, repeats: int) -> tuple[float, list[float], list[float]]:

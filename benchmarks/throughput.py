@@ -57,11 +57,11 @@ def _play(environment: VectorMultimodalALEnv, selector: Selector, episodes: int)
 def training_products(dataset: str, repeats: int) -> tuple[float, float]:
     """What training's matrix products alone take, per round of an episode: million operations, and milliseconds.
 
-    The products are those of `envs.models.frozen.model`, at the mean label count, for as many episodes as it trains together;
-    a multiply-add counts as 2 operations.
+    The products are those of `envs.models.frozen.model`, at the mean label count, for as many episodes as it trains
+    together; a multiply-add counts as 2 operations.
     """
     environment = VectorMultimodalALEnv(EnvConfig(datasets=(dataset,)), num_envs=1)
-    data = environment.sources[0].lockstep.data
+    data = environment.sources[0].simulation.data
     (modalities, inputs, _), classes = data.x.shape, data.num_classes
     hidden, steps, protocol = TaskModelConfig().hidden, TaskModelConfig().steps, environment.config.protocol
     rows = round(protocol.initial_labels + protocol.batch_size * (protocol.rounds + 1) / 2)

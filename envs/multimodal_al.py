@@ -21,12 +21,12 @@ from envs.candidates.offer import (
     offer,
 )
 from envs.errors import ConfigError
-from envs.lockstep import Lockstep, Measurements, ProtocolConfig, Start, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
 from envs.rewards import Outcome, RewardConfig, reward
+from envs.simulation import Measurements, ProtocolConfig, Simulation, Start, draw_start
 from envs.sources import draw_from_family, is_family, open_dataset
 
 _DRAWS = 100  # attempts at a pool of a family that fits
@@ -98,7 +98,7 @@ class Source:
         rows = partition(self.pool).policy
         self.labels = len(rows)
         data = prepare(self.pool, rows, dim=self.config.model.projection_dim, device=device)
-        self.lockstep = Lockstep(data, self.config.model, self.config.protocol)
+        self.simulation = Simulation(data, self.config.model, self.config.protocol)
         self._drawn: dict[int, Start] = {}
 
     def start(self, index: int) -> Start:
@@ -170,9 +170,9 @@ class VectorMultimodalALEnv(VectorEnv):
         self._turn = 0
 
     @property
-    def lockstep(self) -> Lockstep:
+    def simulation(self) -> Simulation:
         """The simulation that is running."""
-        return self.sources[self._source].lockstep
+        return self.sources[self._source].simulation
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -204,8 +204,8 @@ class VectorMultimodalALEnv(VectorEnv):
         source = self.sources[self._source]
         if source.family:
             source.draw(int(self._rng.integers(2**31)))
-        source.lockstep.reset([source.start(int(i)) for i in numbers], self.config.copies)
-        self._measured = source.lockstep.measure()
+        source.simulation.reset([source.start(int(i)) for i in numbers], self.config.copies)
+        self._measured = source.simulation.measure()
         self._smoothed = torch.zeros(self.num_envs)
         self._finished = False
         observation = self._observe()
@@ -232,16 +232,16 @@ class VectorMultimodalALEnv(VectorEnv):
             raise ValueError(f"an action names a slot outside 0 .. {last}: {int(slots.min())} or {int(slots.max())}")
         if not bool(torch.take_along_dim(self._offered.valid, slots, 1).all()):
             raise ValueError("an action names a candidate slot whose 'valid' is 0")
-        source, lockstep, offered = self.sources[self._source], self.lockstep, self._offered
-        lockstep.label(torch.take_along_dim(offered.positions, slots, 1))
-        before, self._measured = self._measured, lockstep.measure()
-        index = lockstep.round.index
+        source, simulation, offered = self.sources[self._source], self.simulation, self._offered
+        simulation.label(torch.take_along_dim(offered.positions, slots, 1))
+        before, self._measured = self._measured, simulation.measure()
+        index = simulation.round.index
         baselines = {
             name: torch.from_numpy(curves[self._source, self._start_numbers, index]).to(before.accuracy)
             for name, curves in ({} if source.family else self._curves).items()
         }
         baseline = sum(baselines.values()) / len(baselines) if baselines else torch.zeros_like(before.accuracy)
-        total, terms = reward(Outcome(before, self._measured, lockstep.round.weights, baseline), self.config.reward)
+        total, terms = reward(Outcome(before, self._measured, simulation.round.weights, baseline), self.config.reward)
         keep = self.config.reward.smoothing
         self._smoothed = keep * self._smoothed + (1.0 - keep) * total.cpu()
         picked = torch.take_along_dim(offered.difficulty, slots, 1).mean(1)
@@ -255,7 +255,7 @@ class VectorMultimodalALEnv(VectorEnv):
 
     def _observe(self) -> dict[str, np.ndarray]:
         self._offered = offer(
-            self.lockstep.round, self.config.protocol.batch_size, self.config.candidates, self.config.features
+            self.simulation.round, self.config.protocol.batch_size, self.config.candidates, self.config.features
         )
         return _to_numpy(self._offered)
 
@@ -271,7 +271,7 @@ class VectorMultimodalALEnv(VectorEnv):
         source = self.sources[self._source]
         for i, name in enumerate(source.pool.modalities):
             values[f"accuracy/{name}"] = m.modality_accuracy[:, i]
-            values[f"amcb/{name}"] = self.lockstep.round.weights[:, i]
+            values[f"amcb/{name}"] = self.simulation.round.weights[:, i]
         if picked is not None:
             values["difficulty/picked"] = picked
             valid = self._offered.valid

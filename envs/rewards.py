@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import ConfigError
-from envs.lockstep import Measurements
+from envs.simulation import Measurements
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Any
 import ray
 
 from envs.errors import ConfigError, StrategyError
-from envs.lockstep import ProtocolConfig, Start, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
 from envs.pools.pool import Pool
+from envs.simulation import ProtocolConfig, Start, draw_start
 from envs.sources import open_dataset
 from evaluation import provenance
 from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays

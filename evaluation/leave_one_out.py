@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from envs.errors import ConfigError
-from envs.lockstep import ProtocolConfig
 from envs.pools.partition import evaluation_roles, training_roles
 from envs.pools.pool import Pool
+from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig, compare
 from evaluation.leave_one_out_table import judge_targets, markdown

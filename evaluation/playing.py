@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from envs.errors import RLMBAError, StrategyError
-from envs.lockstep import Lockstep, ProtocolConfig, Start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import PreparedPool
 from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
+from envs.simulation import ProtocolConfig, Simulation, Start
 from evaluation.memory import with_peak_memory
 from policies.strategies import Strategy
 
@@ -83,7 +83,7 @@ def to_arrays(data: PreparedPool) -> dict[str, Any]:
 def from_arrays(arrays: dict[str, Any]) -> PreparedPool:
     """The inverse of `to_arrays`; shares the arrays' memory."""
     with warnings.catch_warnings():
-        # Shared arrays are read-only and torch does not know that; a Lockstep only reads them.
+        # Shared arrays are read-only and torch does not know that; a Simulation only reads them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensors = {k: None if arrays[k] is None else torch.from_numpy(arrays[k]) for k in _TENSORS}
     return PreparedPool(**(arrays | tensors))
@@ -105,11 +105,11 @@ def play(
     Raises:
         StrategyError: where the strategy does not return a valid batch.
     """
-    lockstep = Lockstep(data, model, protocol)
-    round_ = lockstep.reset(starts)
-    models = _model_hashes(lockstep, data)
+    simulation = Simulation(data, model, protocol)
+    round_ = simulation.reset(starts)
+    models = _model_hashes(simulation, data)
     count = len(starts)
-    records = [_record(lockstep, dict.fromkeys(_SECONDS, np.nan))]
+    records = [_record(simulation, dict.fromkeys(_SECONDS, np.nan))]
     picked: list[np.ndarray] = []
     peak = np.nan
     for t in range(protocol.rounds):
@@ -119,19 +119,19 @@ def play(
             picks, seconds = _select(name, strategy, round_, protocol.batch_size)
         chosen = time.perf_counter()
         try:
-            round_ = lockstep.label(picks)
+            round_ = simulation.label(picks)
         except ValueError as error:
             raise StrategyError(f"Strategy '{name}' did not return a valid batch: {error}.") from error
         seconds["seconds_train"] = time.perf_counter() - chosen
         picked.append(picks.cpu().numpy())
-        records.append(_record(lockstep, {k: v / count for k, v in seconds.items()}))
+        records.append(_record(simulation, {k: v / count for k, v in seconds.items()}))
     rows = [s.roles.pool for s in starts]
     return Runs(
         seeds=np.array([s.seed for s in starts], np.int64),
         starts=np.array([s.digest for s in starts]),
         models=np.array(models),
         **{k: np.stack([r[k] for r in records], 1) for k in records[0]},
-        all_labels_accuracy=_to_array(lockstep.reference_accuracy),
+        all_labels_accuracy=_to_array(simulation.reference_accuracy),
         initial=np.stack([r[s.initial] for r, s in zip(rows, starts, strict=True)]),
         picked=np.stack([np.stack([r[p[e]] for p in picked]) for e, r in enumerate(rows)]),
         peak_memory=np.full(count, peak),
@@ -150,7 +150,7 @@ def rehearse(
     Returns:
         what the strategies say that refuse.
     """
-    round_ = Lockstep(data, model, protocol).reset([start])
+    round_ = Simulation(data, model, protocol).reset([start])
     refusals = []
     for name, strategy in strategies.items():
         try:
@@ -184,9 +184,9 @@ def _to_array(values: torch.Tensor) -> np.ndarray:
     return values.double().cpu().numpy().round(7)
 
 
-def _record(lockstep: Lockstep, seconds: dict[str, float]) -> dict[str, np.ndarray]:
+def _record(simulation: Simulation, seconds: dict[str, float]) -> dict[str, np.ndarray]:
     """The current round in numbers, [S] or [S, M] each."""
-    m, round_ = lockstep.measure(), lockstep.round
+    m, round_ = simulation.measure(), simulation.round
     values = {
         "accuracy": m.accuracy,
         "soft_accuracy": m.soft_accuracy,
@@ -194,7 +194,7 @@ def _record(lockstep: Lockstep, seconds: dict[str, float]) -> dict[str, np.ndarr
         "class_coverage": _coverage(round_),
         "modality_accuracy": m.modality_accuracy,
         "weights": round_.weights,
-        "shapley": lockstep.contributions(),
+        "shapley": simulation.contributions(),
     }
     times = {k: np.full(round_.episodes, seconds[k]) for k in _SECONDS}
     return {k: _to_array(v) for k, v in values.items()} | times
@@ -205,13 +205,13 @@ def _coverage(round_: Round) -> torch.Tensor:
     return torch.nn.functional.one_hot(round_.labels, round_.num_classes).amax(1).double().mean(1)
 
 
-def _model_hashes(lockstep: Lockstep, data: PreparedPool) -> list[str]:
+def _model_hashes(simulation: Simulation, data: PreparedPool) -> list[str]:
     """Per start: hash of the initial parameters and of the round-zero model's classes on held-out rows."""
-    columns = [torch.from_numpy(data.columns(s.roles.holdout)) for s in lockstep.starts]
+    columns = [torch.from_numpy(data.columns(s.roles.holdout)) for s in simulation.starts]
     x = torch.stack([data.x[:, :, c] for c in columns])
     present = None if data.present is None else torch.stack([data.present[:, c] for c in columns])
-    predicted = lockstep.round.model.predict(x, present).logits.argmax(1).cpu().numpy()
-    initial = [getattr(lockstep.initial, f.name).cpu().numpy() for f in fields(lockstep.initial)]
+    predicted = simulation.round.model.predict(x, present).logits.argmax(1).cpu().numpy()
+    initial = [getattr(simulation.initial, f.name).cpu().numpy() for f in fields(simulation.initial)]
     hashes = []
     for e in range(len(predicted)):
         h = hashlib.sha256(predicted[e].astype(np.int64).tobytes())

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.lockstep import ProtocolConfig, Start
 from envs.models.frozen.model import TaskModelConfig
+from envs.simulation import ProtocolConfig, Start
 from evaluation.playing import Runs
 from learners.array_store import ArrayStore
 from policies.code_hash import code_hash

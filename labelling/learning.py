@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from envs.errors import ConfigError
-from envs.lockstep import Lockstep, ProtocolConfig, Start
 from envs.models.frozen.model import TaskModelConfig, rows_at
 from envs.models.frozen.preparation import PreparedPool, prepare
 from envs.pools.partition import Roles
 from envs.pools.pool import Pool
 from envs.round import Round
+from envs.simulation import ProtocolConfig, Simulation, Start
 from labelling.project import Project
 from labelling.state import State
 
@@ -121,17 +121,17 @@ class Model:
     def __init__(self, data: Data, labels: Labels, classifier: Classifier | None = None):
         self.data, self.labels = data, labels
         self.measured = len(labels.held_rows) > 0
-        # Lockstep wants validation rows; what it says about stand-ins is not used.
+        # Simulation wants validation rows; what it says about stand-ins is not used.
         held = np.sort(labels.held_rows) if self.measured else np.sort(labels.rows)
         known = torch.full((len(data.prepared.rows),), -1, dtype=torch.int64)
         known[data.prepared.columns(labels.rows)] = torch.from_numpy(labels.classes)
         known[data.prepared.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
         protocol = ProtocolConfig(initial_labels=max(len(labels.rows), 1))
-        lockstep = Lockstep(replace(data.prepared, labels=known), data.config, protocol)
+        simulation = Simulation(replace(data.prepared, labels=known), data.config, protocol)
         roles = Roles(np.sort(labels.rows), held, held)
-        round_ = lockstep.reset([Start(data.seed, roles, np.arange(len(labels.rows)))])
+        round_ = simulation.reset([Start(data.seed, roles, np.arange(len(labels.rows)))])
         self.round: Round = round_ if self.measured else round_.with_equal_weights()
-        self.modality_accuracy = lockstep.measure().modality_accuracy[0].tolist() if self.measured else None
+        self.modality_accuracy = simulation.measure().modality_accuracy[0].tolist() if self.measured else None
         self.classifier = None
         if classifier is not None:
             self.classifier = copy.deepcopy(classifier)

@@ -119,10 +119,10 @@ def _play(config: EnvConfig, strategy: str, source_number: int, low: int) -> np.
     torch.set_num_threads(1)
     source = Source(config, config.datasets[source_number])
     select = get_strategy(strategy)
-    lockstep = source.lockstep
-    round_ = lockstep.reset([source.start(i) for i in range(low, min(low + CHUNK, config.starts))])
-    accuracies = [lockstep.measure().accuracy]
+    simulation = source.simulation
+    round_ = simulation.reset([source.start(i) for i in range(low, min(low + CHUNK, config.starts))])
+    accuracies = [simulation.measure().accuracy]
     for _ in range(config.protocol.rounds):
-        round_ = lockstep.label(select(round_, config.protocol.batch_size))
-        accuracies.append(lockstep.measure().accuracy)
+        round_ = simulation.label(select(round_, config.protocol.batch_size))
+        accuracies.append(simulation.measure().accuracy)
     return torch.stack(accuracies, 1).cpu().numpy()

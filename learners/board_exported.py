@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.lockstep import Lockstep, Start
 from envs.models.contribution import sample_contributions
 from envs.models.evidence import difficulty
 from envs.models.frozen.preparation import prepare
 from envs.multimodal_al import open_source
 from envs.pools.partition import partition
 from envs.round import Round
+from envs.simulation import Simulation, Start
 from learners.board_pictures import label_curve
 from learners.board_projector import Points, pool_points, write_projector
 from learners.population import draw_starts, start_seed
@@ -73,8 +73,8 @@ def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]
     points = []
     for name, pool in zip(distinct_names([pool.name for pool in pools]), pools, strict=True):
         data = prepare(pool, partition(pool).policy, dim=config.model.projection_dim, device=device)
-        lockstep, starts = Lockstep(data, config.model, protocol), draw_starts(pool, protocol, seeds)
-        played = {n: play(lockstep, starts, strategy) for n, strategy in strategies.items()}
+        simulation, starts = Simulation(data, config.model, protocol), draw_starts(pool, protocol, seeds)
+        played = {n: play(simulation, starts, strategy) for n, strategy in strategies.items()}
         own = played["policy"]
         accuracy = {n: p.accuracy for n, p in played.items()}
         board.picture(f"learning_curve/{name}", label_curve(labels, accuracy, name, PLAYED), labels[-1])
@@ -87,15 +87,15 @@ def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]
     return points
 
 
-def play(lockstep: Lockstep, starts: Sequence[Start], strategy: Strategy) -> Played:
+def play(simulation: Simulation, starts: Sequence[Start], strategy: Strategy) -> Played:
     """Let a strategy play the starts."""
-    round_, batch = lockstep.reset(starts), lockstep.protocol.batch_size
-    accuracy, picks, described = [lockstep.measure().accuracy], [], []
-    for _ in range(lockstep.protocol.rounds):
+    round_, batch = simulation.reset(starts), simulation.protocol.batch_size
+    accuracy, picks, described = [simulation.measure().accuracy], [], []
+    for _ in range(simulation.protocol.rounds):
         picks.append(strategy(round_, batch))
         described.append(_describe(round_, picks[-1]))
-        round_ = lockstep.label(picks[-1])
-        accuracy.append(lockstep.measure().accuracy)
+        round_ = simulation.label(picks[-1])
+        accuracy.append(simulation.measure().accuracy)
     u, contributions = (torch.stack(values).cpu() for values in zip(*described, strict=True))
     return Played(
         accuracy=torch.stack(accuracy, 1).cpu().numpy(),

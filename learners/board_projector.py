@@ -10,9 +10,9 @@ import numpy as np
 from google.protobuf import text_format
 from tensorboard.plugins.projector import ProjectorConfig
 
-from envs.lockstep import Start
 from envs.models.frozen.preparation import PreparedPool
 from envs.pools.pool import Pool
+from envs.simulation import Start
 
 DIMENSIONS = 64  # at most
 ROWS = 5000  # at most; labelled ones are kept before others

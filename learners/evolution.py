@@ -19,11 +19,11 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from envs.errors import PolicyError, RLMBAError
-from envs.lockstep import ProtocolConfig, Start
 from envs.models.frozen.preparation import PreparedPool, prepare
 from envs.multimodal_al import open_source
 from envs.pools.partition import partition
 from envs.pools.pool import Pool
+from envs.simulation import ProtocolConfig, Start
 from envs.sources import is_family
 from learners.array_store import ArrayStore
 from learners.population import (

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from envs.candidates.offer import CandidateConfig
-from envs.lockstep import Lockstep, ProtocolConfig, Start, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import PreparedPool
 from envs.pools.partition import training_roles
 from envs.pools.pool import Pool
 from envs.rewards import Outcome, RewardConfig, reward
+from envs.simulation import ProtocolConfig, Simulation, Start, draw_start
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 
@@ -60,16 +60,16 @@ def play_population(
     """
     torch.set_num_threads(1)
     data = _on_device(data)
-    lockstep = Lockstep(data, arena.model, arena.protocol)
+    simulation = Simulation(data, arena.model, arena.protocol)
     count = len(weights)
-    round_ = lockstep.reset(starts, copies=count)
+    round_ = simulation.reset(starts, copies=count)
     rows = torch.from_numpy(np.tile(weights, (len(starts), 1, 1))).to(data.x.device)
     choose = Learned(Selector(arena.policy).with_row_weights(rows), arena.candidates)
     sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(rows), dtype=torch.float64))
-    after = lockstep.measure()
+    after = simulation.measure()
     for _ in range(arena.protocol.rounds):
-        round_ = lockstep.label(choose(round_, arena.protocol.batch_size))
-        before, after = after, lockstep.measure()
+        round_ = simulation.label(choose(round_, arena.protocol.batch_size))
+        before, after = after, simulation.measure()
         outcome = Outcome(before, after, round_.weights, torch.zeros_like(after.accuracy))
         values = {
             "return": reward(outcome, arena.reward)[0],

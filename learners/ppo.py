@@ -188,5 +188,5 @@ class APPO(PPO):
 
 
 def _sample_once(runner: Any) -> tuple[list[SingleAgentEpisode], dict[str, Any]]:
-    """One lockstep of whole episodes; runs on an environment runner."""
+    """Whole episodes of one simulation; runs on an environment runner."""
     return runner.sample(), runner.get_metrics()

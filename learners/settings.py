@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates.offer import CandidateConfig
 from envs.errors import ConfigError, nearest
-from envs.lockstep import ProtocolConfig
 from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
+from envs.simulation import ProtocolConfig
 from learners.advantages import ADVANTAGES
 from policies.selector import SelectorConfig
 

@@ -30,10 +30,10 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from envs.errors import ConfigError
-from envs.lockstep import draw_start
 from envs.models.frozen.preparation import prepare
 from envs.multimodal_al import Source
 from envs.pools.partition import partition, training_roles
+from envs.simulation import draw_start
 from envs.sources import absolute_name, is_family, open_dataset
 from learners.population import Arena, play_population
 from learners.run_folder import RunFolder

@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from envs.lockstep import Lockstep, ProtocolConfig, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
 from envs.round import Round
+from envs.simulation import ProtocolConfig, Simulation, draw_start
 from envs.sources import open_dataset
 
 torch.set_num_threads(1)
@@ -58,15 +58,15 @@ def single_pool() -> Pool:
 
 
 @pytest.fixture(scope="session")
-def begin() -> Callable[..., tuple[Lockstep, Round]]:
-    """Make a Lockstep and its first Round: begin(pool, seeds=(0,), copies=1, **protocol)."""
+def begin() -> Callable[..., tuple[Simulation, Round]]:
+    """Make a Simulation and its first Round: begin(pool, seeds=(0,), copies=1, **protocol)."""
 
-    def make(pool: Pool, seeds: tuple[int, ...] = (0,), copies: int = 1, **changes) -> tuple[Lockstep, Round]:
+    def make(pool: Pool, seeds: tuple[int, ...] = (0,), copies: int = 1, **changes) -> tuple[Simulation, Round]:
         protocol = ProtocolConfig(**({"initial_labels": 8, "batch_size": 4, "rounds": 3} | changes))
         data = prepare(pool, partition(pool).policy)
-        lockstep = Lockstep(data, TaskModelConfig(hidden=8, steps=10), protocol)
+        simulation = Simulation(data, TaskModelConfig(hidden=8, steps=10), protocol)
         starts = [draw_start(training_roles(pool, seed), seed, protocol) for seed in seeds]
-        return lockstep, lockstep.reset(starts, copies)
+        return simulation, simulation.reset(starts, copies)
 
     return make
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.lockstep import ProtocolConfig
 from envs.pools.pool import Pool
+from envs.simulation import ProtocolConfig
 from evaluation.playing import Played, Runs
 
 PROTOCOL = ProtocolConfig(initial_labels=10, batch_size=5, rounds=4)

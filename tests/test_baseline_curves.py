@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from envs.errors import ConfigError
-from envs.lockstep import ProtocolConfig
 from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig, Source
+from envs.simulation import ProtocolConfig
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
 from learners.runtime import local_ray
@@ -50,11 +50,11 @@ def test_curves_are_what_the_strategies_reach_and_are_played_once(cache: Path) -
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     source = Source(CONFIG, CONFIG.datasets[0])
     for name in ("margin", "random"):
-        round_ = source.lockstep.reset([source.start(17)])
-        expected = [source.lockstep.measure().accuracy.item()]
+        round_ = source.simulation.reset([source.start(17)])
+        expected = [source.simulation.measure().accuracy.item()]
         for _ in range(2):
-            round_ = source.lockstep.label(get_strategy(name)(round_, 3))
-            expected.append(source.lockstep.measure().accuracy.item())
+            round_ = source.simulation.label(get_strategy(name)(round_, 3))
+            expected.append(source.simulation.measure().accuracy.item())
         np.testing.assert_allclose(curves[name][0, 17], expected, atol=1e-6)
     before = files(cache)
     assert len(before) == 4

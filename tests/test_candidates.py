@@ -67,9 +67,9 @@ def test_rows_with_and_without_ties_do_not_mix() -> None:
 @pytest.mark.parametrize("rule", ["random", "score"])
 @pytest.mark.parametrize("per_pick", [3, 40])  # below and above the pool
 def test_offered_are_unlabelled_distinct_and_padded(rule: str, per_pick: int, pool, begin) -> None:
-    lockstep, _ = begin(pool, (0, 5), copies=2)
-    picks = lockstep.round.available.int().topk(4, dim=1).indices
-    round_ = lockstep.label(picks)
+    simulation, _ = begin(pool, (0, 5), copies=2)
+    picks = simulation.round.available.int().topk(4, dim=1).indices
+    round_ = simulation.label(picks)
     offered = offer(round_, 4, CandidateConfig(rule, per_pick))
     slots = 4 * per_pick
     expected = min(slots, int(round_.available[0].sum()))
@@ -112,7 +112,7 @@ def test_every_feature_computes(rule: str, which: str, begin, request: pytest.Fi
 
 
 def test_copies_are_offered_the_same_until_their_picks_differ(pool, begin) -> None:
-    lockstep, round_ = begin(pool, (3, 4), copies=3)
+    simulation, round_ = begin(pool, (3, 4), copies=3)
     config = CandidateConfig(per_pick=5)
     offered = offer(round_, 4, config)
     for low in (0, 3):
@@ -122,7 +122,7 @@ def test_copies_are_offered_the_same_until_their_picks_differ(pool, begin) -> No
     assert not torch.equal(offered.positions[0], offered.positions[3])
     # The copies pick differently; what is still unlabelled in both is offered to both.
     slots = torch.arange(24).reshape(6, 4) % 20
-    round_ = lockstep.label(torch.take_along_dim(offered.positions, slots, 1))
+    round_ = simulation.label(torch.take_along_dim(offered.positions, slots, 1))
     one, two = (set(row.tolist()) for row in offer(round_, 4, config).positions[:2])
     assert len(one & two) >= 12
     assert one != set(offered.positions[0].tolist())  # and another draw in the next round
@@ -159,13 +159,13 @@ def test_features_mean_what_their_names_say(pool, begin) -> None:
 
 
 def test_the_state_reports_the_round(pool, begin) -> None:
-    lockstep, round_ = begin(pool, (0, 1))
+    simulation, round_ = begin(pool, (0, 1))
     state = dict(zip(STATE_NAMES, offer(round_, 4, CandidateConfig()).state.T, strict=True))
     assert state["progress"].tolist() == [0.0, 0.0]
     torch.testing.assert_close(state["validation_accuracy"], round_.validation.accuracy)
     torch.testing.assert_close(state["delta_min"], round_.validation.delta.amin(1))
     for _ in range(2):
-        round_ = lockstep.label(round_.available.int().topk(4, dim=1).indices)
+        round_ = simulation.label(round_.available.int().topk(4, dim=1).indices)
     state = offer(round_, 4, CandidateConfig()).state
     assert state[:, 0].tolist() == [1.0, 1.0]  # the last round in which somebody picks
 
@@ -277,8 +277,8 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("which", ["pool", "missing_pool"])
 def test_without_amcb_all_modalities_count_alike(which: str, begin, request) -> None:
-    lockstep, _ = begin(request.getfixturevalue(which), (0, 3))
-    round_ = lockstep.label(lockstep.round.available.int().topk(4, dim=1).indices)
+    simulation, _ = begin(request.getfixturevalue(which), (0, 3))
+    round_ = simulation.label(simulation.round.available.int().topk(4, dim=1).indices)
     assert (round_.weights - round_.weights[:, :1]).abs().max() > 1e-3
     features = ("weighted_uncertainty", "mean_uncertainty")
     on, off = (offer(round_, 4, CandidateConfig(amcb=amcb), features) for amcb in (True, False))

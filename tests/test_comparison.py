@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from envs.errors import ConfigError, DataError, PolicyError, StrategyError
-from envs.lockstep import ProtocolConfig, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
+from envs.simulation import ProtocolConfig, draw_start
 from envs.sources import open_dataset
 from evaluation.comparison import CompareConfig, _enter_policies, compare
 from evaluation.playing import play

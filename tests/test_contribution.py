@@ -74,9 +74,9 @@ def test_contributions_come_from_zeroed_modalities(which: str, begin, request) -
 
 
 def test_accuracy_contributions_add_up_to_what_is_above_chance(begin, pool) -> None:
-    lockstep, _ = begin(pool, (0, 1, 2))
-    phi = lockstep.contributions()
-    accuracy = lockstep.measure().accuracy
+    simulation, _ = begin(pool, (0, 1, 2))
+    phi = simulation.contributions()
+    accuracy = simulation.measure().accuracy
     assert phi.shape == (3, 2)
     assert torch.allclose(phi.sum(1), accuracy - 1 / pool.num_classes, atol=1e-6)
     assert phi.std() > 0

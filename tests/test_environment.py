@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import envs  # registers the environment  # noqa: F401
 from envs.candidates.offer import CandidateConfig
 from envs.errors import ConfigError
-from envs.lockstep import ProtocolConfig
 from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig, MultimodalALEnv, VectorMultimodalALEnv, distinct_slots
 from envs.rewards import TERMS, RewardConfig
+from envs.simulation import ProtocolConfig
 
 B, K, T, STARTS = 4, 20, 3, 5
 ACCURACY_ALONE = dict.fromkeys(TERMS, 0.0) | {"relative_accuracy": 1.0}
@@ -339,7 +339,7 @@ def test_the_whole_pool_can_be_bought() -> None:
         valid = [np.flatnonzero(v)[-B:] for v in observations["valid"]]
         observations, _, terminated, _, _ = env.step(np.stack(valid))
     assert terminated.all()
-    assert not env.lockstep.round.available.any()
+    assert not env.simulation.round.available.any()
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
@@ -366,7 +366,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 import envs
-from envs.lockstep import ProtocolConfig
+from envs.simulation import ProtocolConfig
 from envs.models.frozen.model import TaskModelConfig
 import policies.selector
 from policies.strategies import get_strategy
@@ -378,9 +378,9 @@ env.reset(seed=0)
 done = False
 while not done:
     _, reward, done, _, info = env.step(np.arange(4))
-lockstep = env.unwrapped._vector.lockstep
+simulation = env.unwrapped._vector.simulation
 env.reset(seed=1)
-assert get_strategy("badge")(lockstep.round, 4).shape == (1, 4)
+assert get_strategy("badge")(simulation.round, 4).shape == (1, 4)
 assert not any(name.split(".")[0] == "ray" for name in sys.modules)
 print("played", info["accuracy"] > 0)
 """

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.errors import ConfigError, PolicyError
-from envs.lockstep import Lockstep, ProtocolConfig
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.multimodal_al import open_source
 from envs.pools.partition import partition
 from envs.rewards import RewardConfig
+from envs.simulation import ProtocolConfig, Simulation
 from learners import evolution, population
 from learners.evolution import EvolutionTrainer, Search, distinct_names
 from learners.population import Arena, draw_protocol, draw_starts, play_population, population_fitness
@@ -95,12 +95,12 @@ def test_a_population_plays_as_each_of_its_policies_alone(missing_pool):
     for i in range(3):
         selector = Selector(policy)
         selector.weights.data = torch.from_numpy(weights[i])
-        lockstep = Lockstep(data, model, protocol)
-        round_ = lockstep.reset(starts)
+        simulation = Simulation(data, model, protocol)
+        round_ = simulation.reset(starts)
         accuracies, returns = [], []
         for _ in range(protocol.rounds):
-            round_ = lockstep.label(Learned(selector, arena.candidates)(round_, 4))
-            m = lockstep.measure()
+            round_ = simulation.label(Learned(selector, arena.candidates)(round_, 4))
+            m = simulation.measure()
             accuracies.append(m.accuracy)
             returns.append(
                 m.accuracy + 0.5 * m.soft_accuracy + 0.3 * m.modality_accuracy.amin(1) + 0.2 * m.hard_accuracy

@@ -240,15 +240,15 @@ def test_an_environment_raises(start, undisturbed, tmp_path, algorithm):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import os\n"
-        "from envs.lockstep import Lockstep\n"
-        "label = Lockstep.label\n"
+        "from envs.simulation import Simulation\n"
+        "label = Simulation.label\n"
         "def raising(self, picks):\n"
         "    try:\n"
         f"        os.remove({str(flag)!r})\n"
         "    except FileNotFoundError:\n"
         "        return label(self, picks)\n"
         "    raise RuntimeError('the simulator lost its connection')\n"
-        "Lockstep.label = raising\n"
+        "Simulation.label = raising\n"
     )
     root = Path(__file__).resolve().parent.parent
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(root)])}

@@ -29,8 +29,8 @@ CASES = ("plain", "missing", "single", "later")
 
 @pytest.fixture(scope="module")
 def rounds(pool, missing_pool, single_pool, begin) -> dict[str, Round]:
-    lockstep, plain = begin(pool, (0, 1), copies=2)
-    later = lockstep.label(plain.available.int().topk(4, dim=1).indices)
+    simulation, plain = begin(pool, (0, 1), copies=2)
+    later = simulation.label(plain.available.int().topk(4, dim=1).indices)
     return {
         "plain": plain,
         "missing": begin(missing_pool, (0, 1))[1],

@@ -23,8 +23,8 @@ gcnal_module = importlib.import_module("policies.strategies.gcnal")
 
 @pytest.fixture(scope="module")
 def rounds(pool, missing_pool, begin) -> dict[str, Round]:
-    lockstep, plain = begin(pool, (0, 1), copies=2)
-    later = lockstep.label(plain.available.int().topk(4, dim=1).indices)
+    simulation, plain = begin(pool, (0, 1), copies=2)
+    later = simulation.label(plain.available.int().topk(4, dim=1).indices)
     return {"plain": plain, "missing": begin(missing_pool, (0, 1))[1], "later": later}
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks import pretrained
-from envs.lockstep import ProtocolConfig, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition
+from envs.simulation import ProtocolConfig, draw_start
 from envs.sources import open_dataset
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play

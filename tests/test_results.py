@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.lockstep import ProtocolConfig, Start, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.pools.partition import evaluation_roles
 from envs.pools.pool import Pool
 from envs.round import Round
+from envs.simulation import ProtocolConfig, Start, draw_start
 from evaluation.playing import Runs
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from evaluation.scheduling import Progress

@@ -79,8 +79,8 @@ def rounds(pool, missing_pool, single_pool, begin) -> dict[str, Round]:
     }
     made = {name: begin(p, (0, 1), copies=2)[1] for name, p in pools.items()}
     made["one class predicted"] = one_class_predicted(made["plain"])
-    lockstep, round_ = begin(pool, (0, 1), copies=2)
-    made["a later round"] = lockstep.label(round_.available.int().topk(B, dim=1).indices)
+    simulation, round_ = begin(pool, (0, 1), copies=2)
+    made["a later round"] = simulation.label(round_.available.int().topk(B, dim=1).indices)
     assert set(made) == set(CASES)
     return made
 

@@ -18,9 +18,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from test_evolution import settings
 from test_training import DATASET, run, train_command
 
-from envs.lockstep import ProtocolConfig, draw_start
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
+from envs.simulation import ProtocolConfig, draw_start
 from evaluation.board import write_board
 from learners import board_drawn, board_projector
 from learners.board_drawn import drawn_values
@@ -172,13 +172,13 @@ def test_projector_has_every_bought_label_in_its_round(
 
 
 def test_play_records_what_the_strategy_did(missing_pool, begin) -> None:
-    lockstep, _ = begin(missing_pool, seeds=(0, 1))
-    starts = lockstep.starts
-    played = play(lockstep, starts, get_strategy("margin"))
+    simulation, _ = begin(missing_pool, seeds=(0, 1))
+    starts = simulation.starts
+    played = play(simulation, starts, get_strategy("margin"))
     assert played.accuracy.shape == (2, 4) and played.picks.shape == (2, 3, 4)
     assert played.difficulty.shape == (3, 8) and played.contributions.shape == (3, 3, 8)
-    assert (lockstep.round.labelled[:, 8:].numpy() == played.picks.reshape(2, -1)).all()
-    assert played.accuracy[:, -1].tolist() == lockstep.measure().accuracy.tolist()
+    assert (simulation.round.labelled[:, 8:].numpy() == played.picks.reshape(2, -1)).all()
+    assert played.accuracy[:, -1].tolist() == simulation.measure().accuracy.tolist()
     assert (played.difficulty > 0).all()
     columns = [missing_pool.present[s.roles.pool[p]] for s, p in zip(starts, played.picks[:, 0], strict=True)]
     absent = ~np.concatenate(columns)  # [S * b, M] of the first round

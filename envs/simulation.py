@@ -100,7 +100,7 @@ class Measurements:
 
 
 @dataclass
-class Lockstep:
+class Simulation:
     """E = len(starts) * copies episodes.
 
     Args:

@@ -7,48 +7,48 @@ import dataclasses
 import pytest
 import torch
 
-from envs.lockstep import Lockstep, ProtocolConfig, draw_start
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import evaluation_roles, partition, training_roles
 from envs.pools.pool import Pool
+from envs.simulation import ProtocolConfig, Simulation, draw_start
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)
 MODEL = TaskModelConfig(hidden=6, steps=10)
 
 
 @pytest.fixture
-def lockstep(begin, pool: Pool) -> Lockstep:
+def simulation(begin, pool: Pool) -> Simulation:
     """Two starts, two copies of each."""
     return begin(pool, (0, 1), 2)[0]
 
 
-def first_free(lockstep: Lockstep, count: int = 4) -> torch.Tensor:
-    return lockstep.round.available.float().topk(count, dim=1).indices
+def first_free(simulation: Simulation, count: int = 4) -> torch.Tensor:
+    return simulation.round.available.float().topk(count, dim=1).indices
 
 
-def test_copies_of_a_start_agree_until_their_picks_differ(lockstep: Lockstep, begin, pool: Pool) -> None:
-    accuracy = lockstep.measure().accuracy
+def test_copies_of_a_start_agree_until_their_picks_differ(simulation: Simulation, begin, pool: Pool) -> None:
+    accuracy = simulation.measure().accuracy
     assert accuracy[0] == accuracy[1] and accuracy[2] == accuracy[3]
-    picks = first_free(lockstep)
-    before = lockstep.round.model.parameters.encoder.clone()
-    lockstep.label(picks)
-    encoder = lockstep.round.model.parameters.encoder
+    picks = first_free(simulation)
+    before = simulation.round.model.parameters.encoder.clone()
+    simulation.label(picks)
+    encoder = simulation.round.model.parameters.encoder
     torch.testing.assert_close(encoder[0], encoder[1])
     assert not torch.allclose(encoder[0], before[0])
     other = picks.clone()
-    other[1] = lockstep.round.available[1].nonzero()[-4:, 0]
+    other[1] = simulation.round.available[1].nonzero()[-4:, 0]
     again = begin(pool, (0, 1), 2)[0]
     again.label(other)
     assert not torch.allclose(again.round.model.parameters.encoder[0], again.round.model.parameters.encoder[1])
 
 
-def test_a_round_knows_bought_labels_and_no_others(lockstep: Lockstep, pool: Pool) -> None:
+def test_a_round_knows_bought_labels_and_no_others(simulation: Simulation, pool: Pool) -> None:
     for _ in range(2):
-        lockstep.label(first_free(lockstep))
-    round_ = lockstep.round
+        simulation.label(first_free(simulation))
+    round_ = simulation.round
     assert round_.labelled.shape == round_.labels.shape == (4, 16)
-    for e, start in enumerate(s for s in lockstep.starts for _ in range(2)):
+    for e, start in enumerate(s for s in simulation.starts for _ in range(2)):
         rows = start.roles.pool[round_.labelled[e].numpy()]
         assert (pool.labels[rows] == round_.labels[e].numpy()).all()
     assert (round_.available.sum(1) == round_.available.shape[1] - 16).all()
@@ -62,11 +62,11 @@ def test_measured_rows_do_not_reach_choosers(pool: Pool) -> None:
     labels[parts.test] = (labels[parts.test] + 1) % pool.num_classes
     rounds, measured = [], []
     for one in (pool, Pool(**{**vars(pool), "labels": labels})):
-        lockstep = Lockstep(prepare(one, parts.evaluation, parts.test), MODEL, PROTOCOL)
+        simulation = Simulation(prepare(one, parts.evaluation, parts.test), MODEL, PROTOCOL)
         # The same start for both: drawing it again would stratify by the changed labels.
-        lockstep.reset([draw_start(evaluation_roles(pool, 0), 0, PROTOCOL)])
-        rounds.append(lockstep.round)
-        measured.append(lockstep.measure().accuracy)
+        simulation.reset([draw_start(evaluation_roles(pool, 0), 0, PROTOCOL)])
+        rounds.append(simulation.round)
+        measured.append(simulation.measure().accuracy)
     assert not torch.equal(*measured)
     for name in ("x", "density", "labelled", "labels", "weights"):
         torch.testing.assert_close(getattr(rounds[0], name), getattr(rounds[1], name), rtol=0, atol=0)
@@ -75,25 +75,25 @@ def test_measured_rows_do_not_reach_choosers(pool: Pool) -> None:
         torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
-def test_hard_rows_are_a_third_and_fixed_in_advance(lockstep: Lockstep) -> None:
-    masks = lockstep._hard.clone()
-    rows = len(lockstep.starts[0].roles.holdout)
+def test_hard_rows_are_a_third_and_fixed_in_advance(simulation: Simulation) -> None:
+    masks = simulation._hard.clone()
+    rows = len(simulation.starts[0].roles.holdout)
     assert (masks.sum(1) == rows // 3).all()
-    lockstep.label(first_free(lockstep))
-    assert torch.equal(lockstep._hard, masks)
+    simulation.label(first_free(simulation))
+    assert torch.equal(simulation._hard, masks)
 
 
-def test_bad_picks_are_refused_and_nothing_is_bought(lockstep: Lockstep) -> None:
-    good = first_free(lockstep)
-    labelled = lockstep.round.labelled[1, 0]
+def test_bad_picks_are_refused_and_nothing_is_bought(simulation: Simulation) -> None:
+    good = first_free(simulation)
+    labelled = simulation.round.labelled[1, 0]
     for place, value, words in ((0, good[1, 1], "twice"), (0, labelled, "already labelled"), (0, 10**6, "must lie in")):
         bad = good.clone()
         bad[1, place] = value
         with pytest.raises(ValueError, match=words):
-            lockstep.label(bad)
+            simulation.label(bad)
     with pytest.raises(ValueError, match="shape"):
-        lockstep.label(good[:2])
-    assert lockstep.round.index == 0 and lockstep.round.labelled.shape[1] == 8
+        simulation.label(good[:2])
+    assert simulation.round.index == 0 and simulation.round.labelled.shape[1] == 8
 
 
 def test_the_digest_tells_starts_apart(pool: Pool) -> None:
