@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import count_seconds
-from learners.evolution import EvolutionTrainer
+from learners.algorithms.evolution import EvolutionTrainer
 from learners.placement import DRIVER, RLLIB, learning_bytes, runner_bytes, sent_bytes, size_of
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge

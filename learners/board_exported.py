@@ -18,9 +18,9 @@ from envs.multimodal_al import open_source
 from envs.pools.partition import partition
 from envs.round import Round
 from envs.simulation import Simulation, Start
+from learners.algorithms.population import draw_starts, start_seed
 from learners.board_pictures import label_curve
 from learners.board_projector import Points, pool_points, write_projector
-from learners.population import draw_starts, start_seed
 from learners.settings import TrainConfig
 from learners.telemetry import Board, distinct_names
 from policies.selector import Selector

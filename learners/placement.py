@@ -15,7 +15,7 @@ import ray
 from envs.candidates.offer import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
 from envs.pools.partition import partition, training_roles
 from envs.pools.pool import Pool
-from learners.evolution import STARTS_PER_TASK
+from learners.algorithms.evolution import STARTS_PER_TASK
 from learners.settings import TrainConfig
 
 # Bytes of a process that has its libraries and its part of RLlib, and has done nothing.

@@ -16,7 +16,7 @@ from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
-from learners.advantages import ADVANTAGES
+from learners.algorithms.advantages import ADVANTAGES
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"

@@ -35,7 +35,7 @@ from envs.multimodal_al import Source
 from envs.pools.partition import partition, training_roles
 from envs.simulation import draw_start
 from envs.sources import absolute_name, is_family, open_dataset
-from learners.population import Arena, play_population
+from learners.algorithms.population import Arena, play_population
 from learners.run_folder import RunFolder
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, read_yaml, to_yaml

@@ -21,13 +21,13 @@ from envs.multimodal_al import VectorMultimodalALEnv, open_source
 from envs.pools.partition import partition
 from envs.pools.pool import Pool
 from envs.sources import absolute_name, is_family
+from learners.algorithms.evolution import EvolutionTrainer
+from learners.algorithms.ppo import APPO, PPO, PPOConfig
+from learners.algorithms.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.baseline_curves import baseline_curves
 from learners.board_exported import write_exported
 from learners.board_pictures import save_picture, training_curve
-from learners.evolution import EvolutionTrainer
 from learners.placement import describe, size_of
-from learners.ppo import APPO, PPO, PPOConfig
-from learners.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, faults_in_words, held_back_errors, local_ray
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml

@@ -25,9 +25,9 @@ from envs.multimodal_al import open_source
 from envs.pools.partition import partition
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig, Simulation
-from learners import evolution, population
-from learners.evolution import EvolutionTrainer, Search, distinct_names
-from learners.population import Arena, draw_protocol, draw_starts, play_population, population_fitness
+from learners.algorithms import evolution, population
+from learners.algorithms.evolution import EvolutionTrainer, Search, distinct_names
+from learners.algorithms.population import Arena, draw_protocol, draw_starts, play_population, population_fitness
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from learners.training import train
 from policies.averaging import EXPORT_NORM

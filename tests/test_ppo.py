@@ -17,7 +17,7 @@ from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
 from test_training import DATASET, run, run_together, train_command
 
 from envs.errors import ConfigError
-from learners.ppo import PPO, PPOConfig, proximal_loss
+from learners.algorithms.ppo import PPO, PPOConfig, proximal_loss
 from learners.settings import TrainConfig, build
 from policies.ordered_draw import log_probability
 from policies.selector import Selector, load_policy

@@ -11,10 +11,10 @@ from ray.rllib.core.columns import Columns
 from test_selector import FEW, random_observation
 from test_training import DATASET, SMALL
 
+from learners.algorithms.rl_module import GRADIENT, PICKED, SelectorModule
 from learners.placement import round_bytes, sends_observations, sent_bytes
 from learners.settings import TrainConfig, build, parse_overrides
 from learners.training import make_algorithm
-from policies.rl_module import GRADIENT, PICKED, SelectorModule
 from policies.selector import SelectorConfig
 
 

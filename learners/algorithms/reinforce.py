@@ -32,9 +32,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs.errors import RLMBAError
-from learners.advantages import ADVANTAGES
+from learners.algorithms.advantages import ADVANTAGES
+from learners.algorithms.rl_module import PICKED, SelectorModule
 from learners.board_drawn import drawn_values
-from policies.rl_module import PICKED, SelectorModule
 from policies.selector import SelectorConfig
 
 RESULTS = "rl_mba"  # key of our figures in an iteration's result
@@ -109,7 +109,7 @@ class ReinforceConfig(AlgorithmConfig):
         Args:
             selector: shape of the selection network.
             batch_size: b, picks per step.
-            advantage: a name in `learners.advantages.ADVANTAGES`.
+            advantage: a name in `learners.algorithms.advantages.ADVANTAGES`.
             advantage_decay: of the moving-average baseline.
             advantage_clip: largest magnitude of an advantage ("ema" only); 0 for none.
             weight_average: decay per iteration of the averaged weights that are exported.

@@ -1,6 +1,6 @@
 """A population of policies on common ground: every one plays the same starts, and what it returns is compared there.
 
-No ray: `learners.evolution` decides where these functions run.
+No ray: `learners.algorithms.evolution` decides where these functions run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017) on the ordered draw, as RLlib algorithms (new API stack).
 
-Episodes, advantages and exported weights are those of `learners.reinforce`; there is no critic, because the mean of a
+Episodes, advantages and exported weights are those of `learners.algorithms.reinforce`; there is no critic, because the mean of a
 group's copies is the baseline. The probability of a batch is a product over its b picks, and so would be the ratio of
 new to old: the larger b, the more of the batches one small step moves out of the clip range. It is therefore scaled per
 pick, ratio = exp((log pi - log pi_old) / b), the geometric mean over the picks (Zheng et al. 2025 do the same for
@@ -26,7 +26,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch import Tensor
 
-from learners.reinforce import Reinforce, ReinforceConfig, ReinforceLearner
+from learners.algorithms.reinforce import Reinforce, ReinforceConfig, ReinforceLearner
 
 POLL_SECONDS = 0.2
 

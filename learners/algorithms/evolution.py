@@ -25,8 +25,7 @@ from envs.pools.partition import partition
 from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Start
 from envs.sources import is_family
-from learners.array_store import ArrayStore
-from learners.population import (
+from learners.algorithms.population import (
     Arena,
     draw_protocol,
     draw_starts,
@@ -34,6 +33,7 @@ from learners.population import (
     population_fitness,
     start_seed,
 )
+from learners.array_store import ArrayStore
 from learners.settings import ResourceConfig, TrainConfig
 from learners.telemetry import distinct_names
 from policies.averaging import rescaled

@@ -1,0 +1,1 @@
+"""How weights follow from episodes: policy gradients on RLlib, and evolution strategies."""
