@@ -42,7 +42,7 @@ from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
 from learners.sweep_config import SweepConfig, until
 from learners.sweep_pareto import choose, draw, pareto_front, table
-from learners.telemetry import Board, Progress
+from learners.telemetry.board import Board, Progress
 from policies.selector import load_policy
 
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0

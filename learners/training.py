@@ -25,14 +25,14 @@ from learners.algorithms.evolution import EvolutionTrainer
 from learners.algorithms.ppo import APPO, PPO, PPOConfig
 from learners.algorithms.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.baseline_curves import baseline_curves
-from learners.board_exported import write_exported
-from learners.board_pictures import save_picture, training_curve
 from learners.placement import describe, size_of
 from learners.run_folder import RunFolder
 from learners.runtime import check_gpus, faults_in_words, held_back_errors, local_ray
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.telemetry import Board, Progress, distinct_names
+from learners.telemetry.board import Board, Progress, distinct_names
+from learners.telemetry.curves import save_picture, training_curve
+from learners.telemetry.exported import write_exported
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
 

@@ -23,7 +23,7 @@ from test_training import command
 from envs.errors import RLMBAError
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge, parse_overrides
-from learners.telemetry import Progress
+from learners.telemetry.board import Progress
 from learners.training import GradientTrainer, opened, policy_card
 from policies.selector import load_policy
 

@@ -22,11 +22,12 @@ from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
 from envs.simulation import ProtocolConfig, draw_start
 from evaluation.board import write_board
-from learners import board_drawn, board_projector
-from learners.board_drawn import drawn_values
-from learners.board_exported import play
-from learners.board_projector import NEVER, pool_points, reduced, write_projector
-from learners.telemetry import Board
+from learners.telemetry.board import Board
+from learners.telemetry.board import drawn as board_drawn
+from learners.telemetry.board import projector as board_projector
+from learners.telemetry.drawn import drawn_values
+from learners.telemetry.exported import play
+from learners.telemetry.projector import NEVER, pool_points, reduced, write_projector
 from learners.training import train
 from policies.strategies import get_strategy
 

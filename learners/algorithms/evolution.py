@@ -35,7 +35,7 @@ from learners.algorithms.population import (
 )
 from learners.array_store import ArrayStore
 from learners.settings import ResourceConfig, TrainConfig
-from learners.telemetry import distinct_names
+from learners.telemetry.board import distinct_names
 from policies.averaging import rescaled
 from policies.selector import PolicyCard, Selector
 

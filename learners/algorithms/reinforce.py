@@ -34,7 +34,7 @@ from ray.rllib.utils.metrics import (
 from envs.errors import RLMBAError
 from learners.algorithms.advantages import ADVANTAGES
 from learners.algorithms.rl_module import PICKED, SelectorModule
-from learners.board_drawn import drawn_values
+from learners.telemetry.drawn import drawn_values
 from policies.selector import SelectorConfig
 
 RESULTS = "rl_mba"  # key of our figures in an iteration's result

@@ -19,10 +19,10 @@ from envs.pools.partition import partition
 from envs.round import Round
 from envs.simulation import Simulation, Start
 from learners.algorithms.population import draw_starts, start_seed
-from learners.board_pictures import label_curve
-from learners.board_projector import Points, pool_points, write_projector
 from learners.settings import TrainConfig
-from learners.telemetry import Board, distinct_names
+from learners.telemetry.board import Board, distinct_names
+from learners.telemetry.curves import label_curve
+from learners.telemetry.projector import Points, pool_points, write_projector
 from policies.selector import Selector
 from policies.strategies import Strategy, get_strategy
 from policies.strategies.learned import Learned
