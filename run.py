@@ -318,7 +318,7 @@ def _leave_one_out(args: argparse.Namespace) -> int:
 def _tune(args: argparse.Namespace) -> int:
     from envs.sources import split_names
     from learners.settings import build, merge, read_yaml
-    from learners.sweep_config import SweepConfig
+    from learners.sweeps.config import SweepConfig
 
     if not args.config and not args.resume:
         raise ConfigError("Give --config, such as tune_configs/balance.yaml, or --resume.")
@@ -330,7 +330,7 @@ def _tune(args: argparse.Namespace) -> int:
         if args.dataset:
             settings = merge(settings, {"train": {"datasets": split_names(args.dataset)}})
         config = build(SweepConfig, settings)
-    from learners.sweeps import sweep
+    from learners.sweeps.search import sweep
 
     sweep(config, args.out, resume=args.resume, storage=args.storage)
     out = Path(args.out)

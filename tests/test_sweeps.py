@@ -21,8 +21,8 @@ from hypothesis.extra.numpy import arrays
 import run
 from envs.errors import ConfigError
 from learners.settings import TrainConfig, build, read_yaml
-from learners.sweep_config import SweepConfig, until
-from learners.sweep_pareto import choose, draw, pareto_front, table
+from learners.sweeps.config import SweepConfig, until
+from learners.sweeps.pareto import choose, draw, pareto_front, table
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {

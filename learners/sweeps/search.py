@@ -40,8 +40,8 @@ from learners.run_folder import RunFolder
 from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.sweep_config import SweepConfig, until
-from learners.sweep_pareto import choose, draw, pareto_front, table
+from learners.sweeps.config import SweepConfig, until
+from learners.sweeps.pareto import choose, draw, pareto_front, table
 from learners.telemetry.board import Board, Progress
 from policies.selector import load_policy
 
