@@ -27,9 +27,9 @@ import torch
 from benchmarks.timing import count_seconds
 from learners.algorithms.evolution import EvolutionTrainer
 from learners.placement import DRIVER, RLLIB, learning_bytes, runner_bytes, sent_bytes, size_of
-from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge
 from learners.training import make_algorithm, opened, policy_card
+from runtime.cluster import local_ray
 
 LAYOUTS = ((1, 0), (2, 0), (2, 1), (2, 2))  # environment runners, remote learners
 GROWTH_BASE = {"N": 8_000, "E": 48, "K": 400}

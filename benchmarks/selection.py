@@ -29,10 +29,10 @@ from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
 from envs.models.evidence import expected_probabilities
 from envs.models.frozen.model import TaskModel, TaskModelConfig, initial_parameters
 from envs.round import Round, Validation
-from evaluation.memory import with_peak_memory
 from policies.strategies import STRATEGIES, get_strategy
 from policies.strategies.badge import gradient_factor
 from policies.strategies.bmmal import gradient_factors
+from runtime.memory import with_peak_memory
 
 INPUTS, MODALITIES, HIDDEN, CLASSES, LABELLED = 64, 2, 1408, 101, 1000
 WRITTEN_OUT = ("badge", "bmmal")

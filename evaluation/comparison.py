@@ -24,11 +24,11 @@ from evaluation import provenance
 from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays
 from evaluation.report import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
-from evaluation.scheduling import Progress, fetch, in_parallel, remote_task
-from learners.runtime import local_ray
 from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
+from runtime.cluster import local_ray
+from runtime.tasks import Progress, fetch, in_parallel, remote_task
 
 CHUNK = 10  # seeds in one lockstep; fixed, so that results do not depend on the number of workers
 FIRST_SEED = 10_000  # training never uses seeds from here on

@@ -18,8 +18,8 @@ from envs.models.frozen.preparation import PreparedPool
 from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
 from envs.simulation import ProtocolConfig, Simulation, Start
-from evaluation.memory import with_peak_memory
 from policies.strategies import Strategy
+from runtime.memory import with_peak_memory
 
 T = TypeVar("T")
 

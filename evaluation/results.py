@@ -16,9 +16,9 @@ import torch
 from envs.models.frozen.model import TaskModelConfig
 from envs.simulation import ProtocolConfig, Start
 from evaluation.playing import Runs
-from learners.array_store import ArrayStore
-from policies.code_hash import code_hash
 from policies.strategies import Strategy
+from runtime.array_store import ArrayStore
+from runtime.code_hash import code_hash
 
 PLAYER = "evaluation.playing"  # the module that plays and records
 

@@ -22,9 +22,9 @@ from filelock import FileLock
 from envs.errors import ConfigError
 from envs.multimodal_al import EnvConfig, Source
 from envs.sources import is_family, open_dataset
-from learners.array_store import ArrayStore
-from policies.code_hash import code_hash
 from policies.strategies import get_strategy
+from runtime.array_store import ArrayStore
+from runtime.code_hash import code_hash
 
 CHUNK = 16  # starts that one task plays in lockstep
 

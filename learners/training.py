@@ -27,7 +27,6 @@ from learners.algorithms.reinforce import RESULTS, Reinforce, ReinforceConfig
 from learners.baseline_curves import baseline_curves
 from learners.placement import describe, size_of
 from learners.run_folder import RunFolder
-from learners.runtime import check_gpus, faults_in_words, held_back_errors, local_ray
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
 from learners.telemetry.board import Board, Progress, distinct_names
@@ -35,6 +34,7 @@ from learners.telemetry.curves import save_picture, training_curve
 from learners.telemetry.exported import write_exported
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
+from runtime.cluster import check_gpus, faults_in_words, held_back_errors, local_ray
 
 ENV_NAME = "rl_mba_multimodal_al"
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")

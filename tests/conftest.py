@@ -97,7 +97,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="module")
 def one_worker() -> Iterator[None]:
     """A Ray of one process."""
-    from learners.runtime import local_ray  # not above: most tests need no ray
+    from runtime.cluster import local_ray  # not above: most tests need no ray
 
     with local_ray(1):
         yield

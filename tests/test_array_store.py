@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.errors import ConfigError
-from learners.array_store import ArrayStore
+from runtime.array_store import ArrayStore
 
 ARRAYS = {"numbers": np.arange(12, dtype=np.int64).reshape(3, 4), "words": np.array(["a", "bcd"]), "empty": np.zeros(0)}
 

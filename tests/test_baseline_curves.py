@@ -16,8 +16,8 @@ from envs.multimodal_al import EnvConfig, Source
 from envs.simulation import ProtocolConfig
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
-from learners.runtime import local_ray
 from policies.strategies import get_strategy
+from runtime.cluster import local_ray
 
 CONFIG = EnvConfig(
     datasets=("synthetic:samples=300,classes=3,modalities=2,dim=6,seed=1",),

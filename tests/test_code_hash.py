@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from envs.errors import ConfigError
-from policies.code_hash import _source_file, code_hash
+from runtime.code_hash import _source_file, code_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 
 EDITS = """
 import json, sys
 from pathlib import Path
-from policies.code_hash import code_hash
+from runtime.code_hash import code_hash
 
 def now():
     code_hash.cache_clear()

@@ -21,11 +21,11 @@ import torch
 from test_training import command
 
 from envs.errors import RLMBAError
-from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from learners.telemetry.board import Progress
 from learners.training import GradientTrainer, opened, policy_card
 from policies.selector import load_policy
+from runtime.cluster import local_ray
 
 pytestmark = pytest.mark.slow
 DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"

@@ -29,10 +29,10 @@ from evaluation.leave_one_out import (
     plan_trainings,
 )
 from evaluation.leave_one_out_table import markdown, text
-from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from policies.selector import load_policy
 from run import main
+from runtime.cluster import local_ray
 
 RUN = Path(__file__).resolve().parent.parent / "run.py"
 FIRST, SECOND, THIRD = (f"synthetic:samples=300,classes=3,modalities=2,dim=6,seed={seed}" for seed in (1, 2, 3))

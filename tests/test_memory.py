@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from evaluation import memory
-from evaluation.memory import with_peak_memory
+from runtime import memory
+from runtime.memory import with_peak_memory
 
 MB = 1_000_000
 

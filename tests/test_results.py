@@ -19,9 +19,9 @@ from envs.round import Round
 from envs.simulation import ProtocolConfig, Start, draw_start
 from evaluation.playing import Runs
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
-from evaluation.scheduling import Progress
 from policies.strategies.random import random
 from policies.strategies.uncertainty import entropy, margin
+from runtime.tasks import Progress
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
 
@@ -101,7 +101,7 @@ def test_only_runs_of_these_starts_are_believed(starts: list[Start], tmp_path: P
 
 def test_progress_counts_what_was_there_and_estimates_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 20.0, 30.0, 40.0])
-    monkeypatch.setattr("evaluation.scheduling.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("runtime.tasks.time.perf_counter", lambda: next(clock))
     lines: list[str] = []
     line = Progress(lines.append, total=8, ready=5)
     line.tick()  # nothing new to say where lines stay

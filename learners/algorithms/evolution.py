@@ -33,11 +33,11 @@ from learners.algorithms.population import (
     population_fitness,
     start_seed,
 )
-from learners.array_store import ArrayStore
 from learners.settings import ResourceConfig, TrainConfig
 from learners.telemetry.board import distinct_names
 from policies.averaging import rescaled
 from policies.selector import PolicyCard, Selector
+from runtime.array_store import ArrayStore
 
 STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not depend on the number of processes
 RETRIES = 3  # times that a task is started again after its process died

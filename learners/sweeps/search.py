@@ -37,13 +37,13 @@ from envs.simulation import draw_start
 from envs.sources import absolute_name, is_family, open_dataset
 from learners.algorithms.population import Arena, play_population
 from learners.run_folder import RunFolder
-from learners.runtime import local_ray
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
 from learners.sweeps.config import SweepConfig, until
 from learners.sweeps.pareto import choose, draw, pareto_front, table
 from learners.telemetry.board import Board, Progress
 from policies.selector import load_policy
+from runtime.cluster import local_ray
 
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0
 SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}

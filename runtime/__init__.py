@@ -1,0 +1,1 @@
+"""What processes need: Ray, tasks, progress, results under keys, signals."""
