@@ -245,7 +245,7 @@ def _average(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from envs.sources import split_names
     from evaluation.comparison import CompareConfig, compare
-    from evaluation.report import text_table
+    from evaluation.report.write import text_table
     from learners.settings import build, merge, parse_overrides, read_yaml
 
     settings = read_yaml(args.config) if args.config else {}
@@ -277,8 +277,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _leave_one_out(args: argparse.Namespace) -> int:
     from envs.sources import split_names
-    from evaluation.leave_one_out import LeaveOneOutConfig, leave_one_out
-    from evaluation.leave_one_out_table import text
+    from evaluation.leave_one_out.run import LeaveOneOutConfig, leave_one_out
+    from evaluation.leave_one_out.table import text
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 
     if args.splits and args.training_seeds:

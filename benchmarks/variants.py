@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.commands import run
 from benchmarks.pretrained import BUNDLED, FAMILIES
 from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES
-from policies.batch_aware import DEFAULT_BATCH_FEATURES
+from policies.batch_features import DEFAULT_BATCH_FEATURES
 
 # Candidate features by what they tell; the variant "no-…" trains without one group.
 GROUPS = {

@@ -22,7 +22,7 @@ from envs.simulation import ProtocolConfig, Start, draw_start
 from envs.sources import open_dataset
 from evaluation import provenance
 from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays
-from evaluation.report import write_report
+from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy

@@ -20,7 +20,7 @@ from envs.errors import ConfigError
 from labelling.asking import ask, shown_rows
 from labelling.exporting import export
 from labelling.journal import Event
-from labelling.learning import Classifier
+from labelling.model import Classifier
 from labelling.progress import Progress, measure
 from labelling.project import Project
 from labelling.state import ANNOTATOR, summary_of

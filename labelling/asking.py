@@ -9,13 +9,13 @@ import torch
 
 from envs.candidates.offer import offer
 from envs.errors import ConfigError
+from envs.files import table_text, write_text
 from envs.models.frozen.model import TaskModel, initial_parameters
 from envs.round import Round, Validation
-from labelling.files import table_text, write_text
+from labelling.explanations import COVERS, MEASURES, in_words
 from labelling.journal import Event
-from labelling.learning import Classifier, Data, Labels, Model, labels_of, prepare_rows
+from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
-from labelling.reasons import COVERS, MEASURES, in_words
 from labelling.state import State
 from policies.selector import load_policy, pretrained_policy
 from policies.strategies.clustering import typiclust

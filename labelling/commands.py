@@ -136,7 +136,7 @@ def _ask(args: argparse.Namespace) -> int:
         print(f"Batch {event['batch']} has no answer yet, so it is still the next one; undo takes it back.")
     print(f"batch           {project.batch_file(event['batch'])}  ({len(event['rows'])} samples)")
     if args.label_studio:
-        from labelling.label_studio_server import push
+        from labelling.label_studio.server import push
 
         address, new = push(project, event, args.label_studio, args.media_url)
         print(f"Label Studio    {address}  ({new} new tasks)")
@@ -144,7 +144,7 @@ def _ask(args: argparse.Namespace) -> int:
             f"next            label there, then: python run.py tell {args.project} --label-studio {args.label_studio}"
         )
     elif args.label_studio is not None:
-        from labelling.label_studio import write_tasks
+        from labelling.label_studio.tasks import write_tasks
 
         tasks, interface = write_tasks(project, event, args.media_url)
         print(f"tasks           {tasks}  (Import)")
@@ -157,7 +157,7 @@ def _ask(args: argparse.Namespace) -> int:
 
 def _tell(args: argparse.Namespace) -> int:
     from envs.errors import ConfigError
-    from labelling.label_studio import read_export
+    from labelling.label_studio.tasks import read_export
     from labelling.progress import history, in_lines
     from labelling.project import Project
     from labelling.state import ANNOTATOR
@@ -168,7 +168,7 @@ def _tell(args: argparse.Namespace) -> int:
         raise ConfigError("Give files with labels, or --label-studio URL.")
     sources: list[Iterable[Answer]] = []
     if args.label_studio:
-        from labelling.label_studio_server import pull
+        from labelling.label_studio.server import pull
 
         sources.append(pull(project, args.label_studio, args.annotator))
     for file in args.files:

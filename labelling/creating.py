@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest
+from envs.files import new_folder
 from envs.pools import checks
 from envs.pools.files import BROKEN_FILE
 from envs.pools.pool import Pool, save_pool
 from envs.sources import open_dataset
-from labelling.files import new_folder
 from labelling.journal import Journal
 from labelling.project import MEDIA, Project, Settings, checksum_of, write_info
 from labelling.state import ANNOTATOR, SKIP, check_class

@@ -10,8 +10,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from envs.errors import DataError
-from labelling.files import new_folder, table_text, write_text
-from labelling.learning import Classifier, Model, labels_of, prepare_rows
+from envs.files import new_folder, table_text, write_text
+from labelling.model import Classifier, Model, labels_of, prepare_rows
 from labelling.model_file import save_model
 from labelling.project import Project
 from labelling.state import SKIP

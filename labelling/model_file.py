@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from envs.errors import DataError
 from envs.models.frozen.model import Parameters, TaskModel
 from envs.models.frozen.preparation import Transform
-from labelling.learning import Model
+from labelling.model import Model
 
 FORMAT = 1
 WEIGHTS, CARD = "model.safetensors", "model.json"

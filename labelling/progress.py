@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from labelling.learning import Classifier, Labels, Model, labels_of, prepare_rows
+from labelling.model import Classifier, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
 from labelling.state import State
 

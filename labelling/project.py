@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError, DataError
+from envs.files import write_text
 from envs.pools.checks import VALIDATION
 from envs.pools.files import BROKEN_FILE
 from envs.pools.pool import Pool, load_pool
-from labelling.files import write_text
 from labelling.journal import Journal
 from labelling.state import State, check_class, replay
 

@@ -9,7 +9,7 @@ from sys import intern
 from typing import Any
 
 from envs.errors import ConfigError, DataError, nearest
-from labelling.learning import Classifier, labels_of
+from labelling.model import Classifier, labels_of
 from labelling.progress import Progress, measure
 from labelling.project import Project
 from labelling.state import ANNOTATOR, SKIP, State, check_class, conflicts

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, check_features
 from envs.errors import ConfigError, PolicyError, nearest
-from policies.batch_aware import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
+from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.ordered_draw import draw, log_probability
 
 FORMAT = 1

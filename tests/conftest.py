@@ -106,5 +106,5 @@ def one_worker() -> Iterator[None]:
 @pytest.fixture
 def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without pictures and page, which take seconds."""
-    monkeypatch.setattr("evaluation.report.pictures.draw", lambda *_: ())
-    monkeypatch.setattr("evaluation.report.render_page", lambda *_: "")
+    monkeypatch.setattr("evaluation.report.write.pictures.draw", lambda *_: ())
+    monkeypatch.setattr("evaluation.report.write.render_page", lambda *_: "")

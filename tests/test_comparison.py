@@ -22,7 +22,7 @@ from envs.sources import open_dataset
 from evaluation.comparison import CompareConfig, _enter_policies, compare
 from evaluation.playing import play
 from evaluation.provenance import origin_notes
-from evaluation.report import text_table
+from evaluation.report.write import text_table
 from policies.selector import PolicyCard, Selector, SelectorConfig, save_policy
 from policies.strategies import STRATEGIES as REGISTERED
 from policies.strategies import get_strategy

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import run
 from envs.errors import DataError
-from labelling import label_studio
 from labelling.api import LabellingProject
 from labelling.creating import create_project, samples_from_pool
-from labelling.label_studio import answers_of, labelling_interface, make_tasks, read_export
-from labelling.label_studio_server import TOKEN
+from labelling.label_studio.server import TOKEN
+from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks, read_export
+from labelling.label_studio.tasks import tasks as label_studio
 from labelling.project import Settings
 
 CLASSES = (

@@ -26,7 +26,7 @@ from test_label_studio import CLASSES
 import run
 from envs.sources import open_dataset
 from labelling.api import LabellingProject
-from labelling.label_studio_server import TOKEN
+from labelling.label_studio.server import TOKEN
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).resolve().parent.parent / ".label-studio" / "bin" / "label-studio"

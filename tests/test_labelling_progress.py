@@ -11,7 +11,7 @@ import pytest
 from envs.pools.pool import Pool
 from labelling.api import LabellingProject
 from labelling.creating import Samples, create_project
-from labelling.learning import Model, labels_of, prepare_rows
+from labelling.model import Model, labels_of, prepare_rows
 from labelling.progress import Progress, advice, in_lines, kappa
 from labelling.project import Settings
 

@@ -23,7 +23,7 @@ from envs.errors import DataError
 from envs.sources import open_dataset
 from labelling.api import LabellingProject
 from labelling.creating import create_project, samples_from_pool
-from labelling.learning import labels_of
+from labelling.model import labels_of
 from labelling.model_file import load_model
 from labelling.project import Settings
 from labelling.telling import Answer

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from envs.errors import ConfigError
 from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
-from evaluation.leave_one_out import (
+from evaluation.leave_one_out.run import (
     LeaveOneOutConfig,
     interruptions,
     leave_one_out,
     name_sources,
     plan_trainings,
 )
-from evaluation.leave_one_out_table import markdown, text
+from evaluation.leave_one_out.table import markdown, text
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from policies.selector import load_policy
 from run import main
@@ -73,8 +73,8 @@ def quiet(*_: object, **__: object) -> None:
 def cheap() -> Iterator[None]:
     """One Ray for all; reports without pictures and page, which take seconds."""
     with local_ray(1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluation.report.pictures.draw", lambda *_: ())
-        patch.setattr("evaluation.report.render_page", lambda *_: "")
+        patch.setattr("evaluation.report.write.pictures.draw", lambda *_: ())
+        patch.setattr("evaluation.report.write.render_page", lambda *_: "")
         for name in ("training.save_picture", "training.write_exported", "telemetry.Board.picture"):
             patch.setattr(f"learners.{name}", quiet)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.leave_one_out_table import judge_targets, markdown, text
+from evaluation.leave_one_out.table import judge_targets, markdown, text
 
 
 def summary(learned: float, minus: dict[str, float], half: float, saved: float | None) -> dict:

@@ -16,7 +16,7 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from evaluation.page import render_page
+from evaluation.report.page import render_page
 from evaluation.summary import combine, summarise, unique_names
 
 EVIL = "<img src=x onerror=document.title='broken'><script>"

@@ -16,10 +16,11 @@ from fabricated import PROTOCOL, make_played, make_pool
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from envs.errors import ConfigError
-from evaluation import tables, words
-from evaluation.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, make_gallery
 from evaluation.playing import Played
-from evaluation.report import _write, file_names, text_table, write_report
+from evaluation.report import findings as words
+from evaluation.report import tables
+from evaluation.report.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, make_gallery
+from evaluation.report.write import _write, file_names, text_table, write_report
 from evaluation.summary import combine, judged_pairs, summarise, unique_names
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)

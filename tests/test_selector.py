@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES, CandidateConfig, offer
 from envs.errors import ConfigError
-from policies.batch_aware import BANDWIDTH, BATCH_FEATURES, DEFAULT_BATCH_FEATURES, LOG_LIMITS, BatchAware
+from policies.batch_features import BANDWIDTH, BATCH_FEATURES, DEFAULT_BATCH_FEATURES, LOG_LIMITS, BatchAware
 from policies.selector import (
     Selector,
     SelectorConfig,

@@ -21,7 +21,7 @@ from test_training import DATASET, run, train_command
 from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
 from envs.simulation import ProtocolConfig, draw_start
-from evaluation.board import write_board
+from evaluation.report.tensorboard import write_board
 from learners.telemetry.board import Board
 from learners.telemetry.board import drawn as board_drawn
 from learners.telemetry.board import projector as board_projector

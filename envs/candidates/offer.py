@@ -2,7 +2,7 @@
 
 Static features are rank-normalised to [-1, 1] within the round, so that they mean the same on every data set and
 do not depend on the number of modalities or classes. Features that change with every pick are the policy's to
-recompute (`policies.batch_aware`); for them each candidate carries a sketch of its gradient embedding and one of
+recompute (`policies.batch_features`); for them each candidate carries a sketch of its gradient embedding and one of
 its hidden features, whose inner products estimate those of the originals.
 """
 

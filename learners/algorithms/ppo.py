@@ -1,10 +1,10 @@
 """Proximal policy optimisation (Schulman et al. 2017) on the ordered draw, as RLlib algorithms (new API stack).
 
-Episodes, advantages and exported weights are those of `learners.algorithms.reinforce`; there is no critic, because the mean of a
-group's copies is the baseline. The probability of a batch is a product over its b picks, and so would be the ratio of
-new to old: the larger b, the more of the batches one small step moves out of the clip range. It is therefore scaled per
-pick, ratio = exp((log pi - log pi_old) / b), the geometric mean over the picks (Zheng et al. 2025 do the same for
-sequences of tokens).
+Episodes, advantages and exported weights are those of `learners.algorithms.reinforce`; there is no critic, because the
+mean of a group's copies is the baseline. The probability of a batch is a product over its b picks, and so would be the
+ratio of new to old: the larger b, the more of the batches one small step moves out of the clip range. It is therefore
+scaled per pick, ratio = exp((log pi - log pi_old) / b), the geometric mean over the picks (Zheng et al. 2025 do the
+same for sequences of tokens).
 """
 
 from __future__ import annotations

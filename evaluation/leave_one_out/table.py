@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import statistics, words
+from evaluation import statistics
+from evaluation.report import findings as words
+from evaluation.report.tables import Table
 from evaluation.summary import REFERENCE, judged_pairs
-from evaluation.tables import Table
 
 BEST_FIXED = "best fixed"
 COUNTED = ("badge", REFERENCE)  # strategies for which the targets with an interval off 0 are counted

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from envs.candidates.offer import STATE_NAMES
-from policies.batch_aware import BatchAware
+from policies.batch_features import BatchAware
 from policies.selector import Selector
 
 MEASURES = "drawn at random, to measure the accuracy"

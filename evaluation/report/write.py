@@ -14,12 +14,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError
-from evaluation import pictures, tables
-from evaluation.board import write_board
-from evaluation.page import render_page
 from evaluation.playing import Played
+from evaluation.report import pictures, tables
+from evaluation.report.page import render_page
+from evaluation.report.tables import text_table
+from evaluation.report.tensorboard import write_board
 from evaluation.summary import combine, summarise, unique_names
-from evaluation.tables import text_table
 
 __all__ = ["text_table", "write_report"]
 

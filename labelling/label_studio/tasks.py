@@ -12,8 +12,8 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from envs.errors import ConfigError, DataError
+from envs.files import write_text
 from labelling.asking import shown_rows
-from labelling.files import write_text
 from labelling.journal import Event
 from labelling.project import Project
 from labelling.state import ANNOTATOR

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from envs.errors import ConfigError, DataError
-from labelling.files import write_text
+from envs.files import write_text
 from labelling.journal import Event
-from labelling.label_studio import answers_of, labelling_interface, make_tasks
+from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks
 from labelling.project import Project
 from labelling.telling import Answer
 
@@ -30,7 +30,7 @@ def push(project: Project, event: Event, url: str, media_url: str | None = None)
         the address at which people label, and how many tasks were new.
 
     Raises:
-        ConfigError: without the SDK, the token or the server; see also `labelling.label_studio.make_tasks`.
+        ConfigError: without the SDK, the token or the server; see also `labelling.label_studio.tasks.make_tasks`.
     """
     xml, tasks = labelling_interface(project), make_tasks(project, event, media_url)
     with _server(url) as client:

@@ -1,0 +1,1 @@
+"""Batches for people who label in Label Studio: as a file of tasks, or through a server."""
