@@ -20,6 +20,7 @@ from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation, draw_start
 from envs.sources import open_dataset
+from tests.support.paths import ROOT
 
 torch.set_num_threads(1)
 
@@ -27,8 +28,6 @@ torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,123 @@
+"""A comparison in which something fails: a worker is killed, a strategy refuses or tires, somebody interrupts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs.errors import StrategyError
+from envs.round import Round
+from evaluation.comparison import compare
+from policies.strategies import STRATEGIES as REGISTERED
+from policies.strategies.random import random
+from run import main
+from tests.support.comparison import (
+    DATASET,
+    MODEL,
+    PROTOCOL,
+    config,
+    count_already_there,
+    files,
+    quiet,
+    rounds,
+    without_times,
+)
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], None]:
+    return lambda name, strategy: monkeypatch.setitem(REGISTERED, name, strategy)
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_a_killed_worker_is_replaced(one_worker: None, register: Callable, tmp_path: Path) -> None:
+    mark = tmp_path / "died"
+
+    def dies_once(round_: Round, batch_size: int) -> torch.Tensor:
+        if round_.episodes > 1 and round_.index == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return random(round_, batch_size)
+
+    register("dies_once", dies_once)
+    summary = compare(config(strategies=("random", "dies_once")), tmp_path / "out", quiet)
+    assert mark.exists()
+    assert summary["aulc"]["dies_once"] == summary["aulc"]["random"]
+
+
+def test_a_refusal_comes_first_and_names_every_data_set(one_worker: None, register: Callable, tmp_path: Path) -> None:
+    def picky(round_: Round, batch_size: int) -> torch.Tensor:
+        if round_.num_classes == 4:
+            raise StrategyError("picky cannot tell four classes apart.")
+        return random(round_, batch_size)
+
+    register("picky", picky)
+    more = DATASET.replace("classes=4", "classes=5")
+    with pytest.raises(StrategyError, match=r"On 'synthetic:.*classes=4.*picky cannot.*\nLeave these out") as caught:
+        compare(config(datasets=(more, DATASET), strategies=("random", "picky")), tmp_path, quiet)
+    assert "classes=5" not in str(caught.value)
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_a_late_failure_keeps_what_is_finished(one_worker: None, register: Callable, tmp_path: Path) -> None:
+    def tires(round_: Round, batch_size: int) -> torch.Tensor:
+        return random(round_, batch_size if round_.index == 0 else batch_size - 1)
+
+    register("tires", tires)
+    lines: list[str] = []
+    with pytest.raises(StrategyError, match=r"On 'synthetic:.*'tires' returned picks of shape \[3, 3\]"):
+        compare(config(strategies=("random", "tires"), workers=1), tmp_path, quiet)
+    assert len(files(tmp_path)) == 1
+    compare(config(strategies=("random", "margin")), tmp_path, lines.append)
+    assert count_already_there(lines) == ["2/2 chunks (1 already there)"]
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evaluation.comparison.compare", interrupted)
+    assert main(["compare", "--dataset", DATASET, "--policy", "none", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path: Path) -> None:
+    settings = {"seeds": 40, "workers": 1, "strategies": ("random", "margin", "entropy")}
+    command = [sys.executable, "run.py", "compare", "--dataset", DATASET, "--out", str(tmp_path / "out")]
+    command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1", "--policy", "none"]
+    for section, values in (("protocol", dataclasses.asdict(PROTOCOL)), ("model", dataclasses.asdict(MODEL))):
+        for name, value in values.items():
+            command += ["--set", f"{section}.{name}={value}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    root = ROOT
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
+        deadline = time.monotonic() + 60
+        while not files(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        _, errors = process.communicate()
+    there = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "results").glob("*.npz")}
+    assert 0 < len(there) < 12, errors
+    assert not (tmp_path / "out" / "summary.json").exists()
+    done = subprocess.run(command, cwd=root, env=environment, **pipes)
+    assert done.returncode == 0, done.stderr
+    assert f"12/12 chunks ({len(there)} already there)" in done.stdout
+    assert all(p.stat().st_mtime_ns == before for p, before in there.items())
+    uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)
+    resumed = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert without_times(resumed) | {"workers": 2} == without_times(uninterrupted)
+    assert rounds(tmp_path / "out").equals(rounds(tmp_path / "whole"))

@@ -1,0 +1,251 @@
+"""The selection network: its probabilities and its gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.candidates.offer import DEFAULT_FEATURES, CandidateConfig, offer
+from envs.errors import ConfigError
+from policies.batch_features import BANDWIDTH, BATCH_FEATURES, DEFAULT_BATCH_FEATURES, LOG_LIMITS, BatchAware
+from policies.selector import (
+    Selector,
+    SelectorConfig,
+)
+from tests.support.observations import FEW, generator, random_observation, random_selector
+
+checked = settings(deadline=None, max_examples=25)
+
+
+# Probabilities
+
+
+@given(st.integers(0, 100_000), st.booleans(), st.sampled_from([(), (5,)]), st.integers(1, 6))
+@checked
+def test_the_probability_named_at_selection_is_the_one_replayed(
+    seed: int, greedy: bool, mlp: tuple[int, ...], b: int
+) -> None:
+    observation, selector = random_observation(seed), random_selector(seed, mlp=mlp)
+    picks, logp = selector.select(observation, b, greedy, generator(seed))
+    assert picks.shape == (3, b)
+    assert (observation["valid"].gather(1, picks) == 1).all()
+    assert all(len(set(row)) == b for row in picks.tolist())
+    torch.testing.assert_close(selector.log_probability(observation, picks).detach(), logp, atol=1e-3, rtol=1e-4)
+
+
+@given(st.integers(0, 100_000), st.integers(1, 7))
+@checked
+def test_replayed_features_are_those_seen_pick_by_pick(seed: int, b: int) -> None:
+    observation = random_observation(seed)
+    rng = np.random.default_rng(seed)
+    picks = torch.from_numpy(np.stack([rng.permutation(7)[:b] for _ in range(3)]))
+    replayed = BatchAware(observation).replay(picks)
+    aware = BatchAware(observation)
+    for j in range(b):
+        torch.testing.assert_close(replayed[:, j], aware.current(), atol=1e-4, rtol=1e-4)
+        aware.add(picks[:, j])
+
+
+def test_batch_features_by_their_definitions() -> None:
+    observation = random_observation(5, rows=1)
+    observation["valid"][:] = 1
+    g, h = observation["gradient"][0].double(), observation["hidden"][0].double()
+    labelled, predicted = observation["labelled_distance"][0].double(), observation["predicted"][0]
+    picks = [4, 0, 6]
+    features = BatchAware(observation).replay(torch.tensor([picks]))[0]
+    names = dict(zip(BATCH_FEATURES, features.permute(2, 0, 1), strict=True))
+    mean = g.square().sum(1).mean()
+    gains: list[torch.Tensor] = []
+    width = BANDWIDTH * torch.cdist(h, h).square().mean()
+    kernel, by_labelled = (-torch.cdist(h, h).square() / width).exp(), (-labelled.square() / width).exp()
+    for j in range(3):
+        before = picks[:j]
+        squared = torch.cdist(g, g[before]).square().amin(1) if before else g.square().sum(1)
+        log = (squared / mean + 1e-4).log().clamp(*LOG_LIMITS)
+        distance = torch.cdist(h, h[before]).amin(1) if before else torch.zeros(len(h)).double()
+        coreset = torch.minimum(labelled, distance) if before else labelled
+        share = torch.stack([(predicted == predicted[p]).double() for p in before]).mean(0) if before else 0 * distance
+        covered = kernel[:, before].amax(1).maximum(by_labelled) if before else by_labelled
+        gain = (kernel - covered[:, None]).clamp_min(0).sum(0)
+        gains.append(gain)
+        for name, expected in {
+            "gradient_distance": log, "batch_distance": distance,
+            "coreset_distance": coreset, "class_share": share,
+            "coverage_gain": (gain / gains[0].mean() + 1e-4).log().clamp(*LOG_LIMITS),
+        }.items():  # fmt: skip
+            away = [i for i in range(14) if i not in before]  # at a pick itself rounding decides
+            torch.testing.assert_close(names[name][j, away].double(), expected[away], atol=1e-4, rtol=1e-3)
+
+
+def test_empty_slots_neither_gain_nor_count_as_covered() -> None:
+    observation = random_observation(3, rows=1)
+    observation["valid"][:] = 1
+    whole = BatchAware(observation, ("coverage_gain",))
+    wider = {k: torch.cat([v, torch.zeros_like(v[:, :5])], 1) if k != "state" else v for k, v in observation.items()}
+    padded = BatchAware(wider, ("coverage_gain",))
+    for pick in (3, 1):
+        torch.testing.assert_close(padded.current()[:, : whole.valid.shape[1]], whole.current())
+        whole.add(torch.tensor([pick])), padded.add(torch.tensor([pick]))
+
+
+def test_weights_may_change_with_other_entries_of_the_state() -> None:
+    observation = random_observation(4)
+    selector = Selector(SelectorConfig(features=FEW, batch_features=(), state=("validation_accuracy",), initial="zero"))
+    selector.weights.data[0] = torch.tensor([0.0, 2.0])
+    observation["state"][:, 1] = torch.tensor([-1.0, 0.0, 1.0])
+    utility, _ = selector._static(observation)
+    expected = observation["features"][..., 0].float() * torch.tensor([-2.0, 0.0, 2.0])[:, None]
+    torch.testing.assert_close(utility, expected)
+    assert list(selector.named_weights())[:2] == [FEW[0], f"{FEW[0]}*validation_accuracy"]
+    with pytest.raises(ConfigError, match="Did you mean 'progress'"):
+        SelectorConfig(state=("progres",))
+
+
+def test_started_at_badge_the_second_pick_follows_squared_distances() -> None:
+    observation = random_observation(1, rows=1)
+    selector = Selector(SelectorConfig(features=FEW, initial="badge"))
+    valid = observation["valid"][0].bool()
+    first = 2
+    others = [k for k in valid.nonzero()[:, 0].tolist() if k != first]
+    picks = torch.tensor([[first, k] for k in others])
+    batch = {name: value.expand(len(others), *value.shape[1:]) for name, value in observation.items()}
+    p = torch.softmax(selector.log_probability(batch, picks).detach(), 0).double()
+    g = observation["gradient"][0].double()
+    d = (g[others] - g[first]).square().sum(1) + 1e-4 * g[valid].square().sum(1).mean()
+    torch.testing.assert_close(p, d / d.sum(), rtol=1e-3, atol=1e-5)
+    norm = g[valid].square().sum(1)
+    singles = {k: v.expand(int(valid.sum()), *v.shape[1:]) for k, v in observation.items()}
+    p = selector.log_probability(singles, valid.nonzero()).detach().exp().double()
+    torch.testing.assert_close(p, (norm / norm.sum()), rtol=2e-3, atol=1e-4)
+
+
+def test_started_at_badge_the_picks_are_those_of_badge_itself(pool, begin) -> None:
+    """On sketches: D^2 sampling's first pick, the largest gradient, is greedy's as well."""
+    _, round_ = begin(pool, (0, 1, 2, 3))
+    offered = offer(round_, 4, CandidateConfig())
+    picks, _ = Selector(SelectorConfig()).select(offered.observation(), 4, greedy=True)
+    assert torch.equal(picks[:, 0], offered.gradient.half().float().square().sum(2).argmax(1))
+
+
+def test_progress_moves_the_weights() -> None:
+    observation, selector = random_observation(2), random_selector(2, batch_features=())
+    with torch.no_grad():
+        selector.weights[:, 1] = -selector.weights[:, 0]
+    observation["state"][:, 0] = torch.tensor([0.0, 0.5, 1.0])
+    picks, logp = selector.select(observation, 1, greedy=True)
+    features = observation["features"].float()
+    for row, scale in enumerate((1.0, 0.5, 0.0)):
+        u = scale * features[row] @ selector.weights[:, 0].detach()
+        u = u[observation["valid"][row].bool()]
+        assert logp[row].item() == pytest.approx(torch.log_softmax(u, 0)[picks[row, 0]].item(), abs=1e-4)
+
+
+@given(
+    st.integers(0, 100_000),
+    st.sampled_from([(), DEFAULT_BATCH_FEATURES, BATCH_FEATURES]),
+    st.sampled_from([(), ("progress",), ("progress", "validation_accuracy")]),
+    st.integers(1, 6),
+)
+@checked
+def test_the_gradient_taken_at_the_draw_is_the_one_of_the_replay(
+    seed: int, batch_features: tuple[str, ...], state: tuple[str, ...], b: int
+) -> None:
+    observation = random_observation(seed)
+    selector = random_selector(seed, batch_features=batch_features, state=state)
+    picks, logp, gradient = selector.select_with_gradient(observation, b, generator(seed))
+    for plain, ours in zip(selector.select(observation, b, False, generator(seed)), (picks, logp), strict=True):
+        assert torch.equal(plain, ours)
+    assert gradient.shape == (3, *selector.weights.shape)
+    replayed = selector.log_probability(observation, picks)
+    for row in range(3):
+        (expected,) = torch.autograd.grad(replayed[row], selector.weights, retain_graph=True)
+        torch.testing.assert_close(gradient[row], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_gradients_at_the_draw_are_those_of_linear_weights() -> None:
+    with pytest.raises(ValueError, match="linear"):
+        random_selector(0, mlp=(3,)).select_with_gradient(random_observation(0), 2)
+
+
+@pytest.mark.parametrize("config", [{}, {"mlp": (4,)}, {"linear": False, "mlp": (4,), "batch_features": ()}])
+def test_the_gradient_agrees_with_finite_differences(config: dict) -> None:
+    observation, selector = random_observation(3), random_selector(3, **config)
+    picks, _ = selector.select(observation, 4, False, generator(0))
+    selector.log_probability(observation, picks).sum().backward()
+    rng, h = np.random.default_rng(0), 0.02
+    for p in selector.parameters():
+        direction = torch.from_numpy(rng.normal(size=p.shape).astype(np.float32))
+        values = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                p.add_(sign * h * direction)
+                values.append(selector.log_probability(observation, picks).double().sum().item())
+                p.sub_(sign * h * direction)
+        slope = (values[0] - values[1]) / (2 * h)
+        assert slope == pytest.approx((p.grad * direction).sum().item(), rel=0.02, abs=0.02)
+    # A constant added to every utility changes no probability.
+    moving = [p for name, p in selector.named_parameters() if name != "mlp.2.bias"]
+    assert all(p.grad.abs().max() > 1e-3 for p in moving)
+
+
+def test_the_mlp_residual_starts_at_nothing_and_can_learn() -> None:
+    observation = random_observation(4)
+    plain = Selector(SelectorConfig(features=FEW))
+    residual = Selector(SelectorConfig(features=FEW, mlp=(6, 5)))
+    picks, _ = plain.select(observation, 5, False, generator(1))
+    logp = residual.log_probability(observation, picks)
+    torch.testing.assert_close(logp, plain.log_probability(observation, picks))
+    logp.sum().backward()
+    assert residual.mlp[-1].weight.grad.abs().max() > 0
+    alone = Selector(SelectorConfig(features=FEW, linear=False, mlp=(6,), batch_features=()))
+    assert alone.mlp[-1].weight.abs().max() > 0
+
+
+def test_the_order_of_rows_and_their_neighbours_do_not_matter() -> None:
+    observation, selector = random_observation(6, rows=5), random_selector(6)
+    picks, logp = selector.select(observation, 5, greedy=True)
+    turned = {k: v.flip(0) for k, v in observation.items()}
+    again, logp_again = selector.select(turned, 5, greedy=True)
+    assert torch.equal(again.flip(0), picks)
+    torch.testing.assert_close(logp_again.flip(0), logp)
+
+
+def test_many_rows_are_replayed_in_blocks_as_they_would_be_alone() -> None:
+    """On a processor; more rows than a block holds, the last block not full."""
+    observation, selector = random_observation(3, rows=70), random_selector(3)
+    picks, drawn = selector.select(observation, 4, greedy=False, generator=generator(1))
+    together = selector.log_probability(observation, picks)
+    torch.testing.assert_close(together, drawn, rtol=1e-4, atol=1e-4)
+    for row in (0, 31, 32, 69):
+        alone = selector.log_probability({k: v[row : row + 1] for k, v in observation.items()}, picks[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    together[33].backward()
+    assert selector.weights.grad.abs().sum() > 0
+
+
+def test_hand_tuned_weights_move_from_dense_to_uncertain() -> None:
+    config = SelectorConfig(initial="hand_tuned")
+    named = Selector(config).named_weights()
+    assert named["density"] + named["density*progress"] == 0.0
+    assert named["density"] == named["batch_distance"] == 2.0
+    assert named["margin"] == named["gradient_distance"] == 1.0
+    assert sum(v != 0 for v in named.values()) == 6
+    assert len(named) == 2 * len(DEFAULT_FEATURES + DEFAULT_BATCH_FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        ({"features": ("margn",)}, "Did you mean 'margin'"),
+        ({"batch_features": ("coreset",)}, "Unknown batch feature 'coreset'"),
+        ({"initial": "bagde"}, "Did you mean 'badge'"),
+        ({"linear": False}, "no weights"),
+        ({"linear": False, "mlp": (4,)}, "batch_features need policy.linear"),
+    ],
+)
+def test_impossible_shapes_are_refused(settings_: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SelectorConfig(**settings_)

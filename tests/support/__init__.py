@@ -1,0 +1,1 @@
+"""Shared by tests: values, pools, commands. Test files never import each other."""
