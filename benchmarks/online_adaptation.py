@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import evaluation_roles, partition
+from envs.models.frozen.trainer import FrozenConfig
 from envs.round import Round
-from envs.simulation import ProtocolConfig, draw_start
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset, split_names
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
@@ -83,11 +82,9 @@ def chooser(name: str, arms: list[str]) -> Strategy:
 def areas(dataset: str, name: str, arms: list[str], seeds: list[int]) -> list[float]:
     """AULC of some seeds, in points."""
     torch.set_num_threads(1)
-    pool, protocol, model = open_dataset(dataset), ProtocolConfig(), TaskModelConfig()
-    parts = partition(pool)
-    data = prepare(pool, parts.evaluation, parts.test, model.projection_dim)
-    starts = [draw_start(evaluation_roles(pool, seed), seed, protocol) for seed in seeds]
-    runs = play(data, starts, name, chooser(name, arms), protocol, model)
+    pool, protocol = open_dataset(dataset), ProtocolConfig()
+    simulation = Simulation(evaluation_trainer(pool, FrozenConfig()), protocol)
+    runs = play(simulation, evaluation_starts(pool, protocol, seeds), name, chooser(name, arms))
     return (100 * aulc(runs.accuracy)).tolist()
 
 

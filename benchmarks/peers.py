@@ -29,11 +29,10 @@ from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling
 
 from benchmarks.selection import make_round
 from envs.kmeanspp import draw_proportional, inner_products, squared_norms
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import evaluation_roles, partition
+from envs.models.frozen.trainer import FrozenConfig
 from envs.round import Round
-from envs.simulation import ProtocolConfig, Simulation, draw_start
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from policies.strategies import get_strategy
 from policies.strategies.badge import gradient_factor
@@ -77,7 +76,7 @@ def theirs(name: str, round_: Round, batch: int) -> Callable[[], np.ndarray]:
     """scikit-activeml's query, ready to be called."""
     outputs = round_.outputs
     x = outputs.embedding()[0].T.double().numpy().copy()
-    weights = round_.model.parameters.multimodal_head[0].double().numpy()
+    weights = round_.model.head[0].double().numpy()
     y = np.full(len(x), MISSING)
     y[round_.labelled[0].numpy()] = round_.labels[0].numpy()
     head = Head(weights, classes=np.arange(len(weights))).fit(x, y)
@@ -87,7 +86,7 @@ def theirs(name: str, round_: Round, batch: int) -> Callable[[], np.ndarray]:
     if name == "coreset":
         return lambda: CoreSet(missing_label=MISSING, random_state=0).query(x, y, batch_size=batch)
     if name == "typiclust":
-        inputs = round_.x[0, :, :-1].flatten(0, 1).T.double().numpy().copy()
+        inputs = round_.model.inputs()[0].T.double().numpy().copy()
         return lambda: TypiClust(missing_label=MISSING, random_state=0).query(inputs, y, batch_size=batch)
     method = {"least_confidence": "least_confident", "margin": "margin_sampling", "entropy": "entropy"}[name]
     strategy = UncertaintySampling(method=method, missing_label=MISSING, random_state=0)
@@ -113,10 +112,8 @@ def badge_with_origin(round_: Round, batch: int) -> torch.Tensor:
 def digits_round() -> Round:
     """The second round on `digits`, with trained models."""
     pool, protocol = open_dataset("digits"), ProtocolConfig()
-    parts = partition(pool)
-    model = TaskModelConfig()
-    simulation = Simulation(prepare(pool, parts.evaluation, parts.test, model.projection_dim), model, protocol)
-    round_ = simulation.reset([draw_start(evaluation_roles(pool, 1), 1, protocol)])
+    simulation = Simulation(evaluation_trainer(pool, FrozenConfig()), protocol)
+    round_ = simulation.reset(evaluation_starts(pool, protocol, [1]))
     return simulation.label(get_strategy("random")(round_, protocol.batch_size))
 
 

@@ -23,12 +23,17 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 
 from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
+from envs.models.accuracy import Validation
 from envs.models.evidence import expected_probabilities
-from envs.models.frozen.model import TaskModel, TaskModelConfig, initial_parameters
-from envs.round import Round, Validation
+from envs.models.frozen.fitting import Fitted, initial_parameters
+from envs.models.frozen.model import FrozenModel, StartRows
+from envs.models.frozen.preparation import PreparedPool
+from envs.models.frozen.trainer import FrozenConfig
+from envs.round import Round
 from policies.strategies import STRATEGIES, get_strategy
 from policies.strategies.badge import gradient_factor
 from policies.strategies.bmmal import gradient_factors
@@ -55,28 +60,28 @@ def make_round(samples: int, classes: int = CLASSES, hidden: int = HIDDEN) -> Ro
     rows = samples + LABELLED
     centres = torch.randn(classes, MODALITIES * INPUTS, generator=generator)
     labels = torch.randint(classes, (rows,), generator=generator)
-    x = torch.ones(1, MODALITIES, INPUTS + 1, rows)
+    x = torch.ones(MODALITIES, INPUTS + 1, rows)
     noise = torch.randn(rows, MODALITIES * INPUTS, generator=generator)
-    x[0, :, :-1] = (centres[labels] + noise).T.reshape(MODALITIES, INPUTS, rows)
+    x[:, :-1] = (centres[labels] + noise).T.reshape(MODALITIES, INPUTS, rows)
+    density = torch.rand(rows, generator=generator)
+    names = tuple(f"m{m}" for m in range(MODALITIES))
+    data = PreparedPool(np.arange(rows), x, None, labels, density, names, classes)
     initial = initial_parameters([0], MODALITIES, INPUTS, classes, hidden)
-    zero = torch.zeros(1)
+    zero, labelled = torch.zeros(1), torch.arange(LABELLED)[None]
+    start_rows = StartRows.gather(data, [0], [np.arange(rows)], [np.arange(0)])
     available = torch.ones(1, rows, dtype=torch.bool)
     available[:, :LABELLED] = False
     return Round(
         index=0,
         rounds=10,
         seeds=(0,),
-        model=TaskModel(initial, zero, zero),
-        x=x,
-        present=None,
-        density=torch.rand(1, rows, generator=generator),
+        model=FrozenModel(start_rows, initial, labelled, Fitted(initial, zero, zero), FrozenConfig(hidden=hidden)),
+        density=density[None],
         available=available,
-        labelled=torch.arange(LABELLED)[None],
+        labelled=labelled,
         labels=labels[None, :LABELLED],
         weights=torch.full((1, MODALITIES), 1.0 / MODALITIES),
         validation=Validation(zero, zero, zero, torch.zeros(1, MODALITIES)),
-        initial=initial,
-        config=TaskModelConfig(hidden=hidden),
     )
 
 

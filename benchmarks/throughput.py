@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.timing import count_seconds
-from envs.models.frozen.model import CPU_BLOCK, TaskModelConfig
+from envs.models.frozen.fitting import CPU_BLOCK
+from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig, VectorMultimodalALEnv
 from policies.selector import Selector, SelectorConfig
 
@@ -63,7 +64,7 @@ def training_products(dataset: str, repeats: int) -> tuple[float, float]:
     environment = VectorMultimodalALEnv(EnvConfig(datasets=(dataset,)), num_envs=1)
     data = environment.sources[0].simulation.data
     (modalities, inputs, _), classes = data.x.shape, data.num_classes
-    hidden, steps, protocol = TaskModelConfig().hidden, TaskModelConfig().steps, environment.config.protocol
+    hidden, steps, protocol = FrozenConfig().hidden, FrozenConfig().steps, environment.config.protocol
     rows = round(protocol.initial_labels + protocol.batch_size * (protocol.rounds + 1) / 2)
     heads = CPU_BLOCK * modalities
     x, w, a = torch.randn(heads, inputs, rows), torch.randn(heads, hidden, inputs), torch.randn(heads, classes, hidden)

@@ -21,15 +21,11 @@ from envs.candidates.offer import (
     offer,
 )
 from envs.errors import ConfigError
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import partition, training_roles
-from envs.pools.pool import Pool
+from envs.models.base import TaskModelConfig
+from envs.models.frozen.trainer import FrozenConfig
 from envs.rewards import Outcome, RewardConfig, reward
-from envs.simulation import Measurements, ProtocolConfig, Simulation, Start, draw_start
-from envs.sources import draw_from_family, is_family, open_dataset
-
-_DRAWS = 100  # attempts at a pool of a family that fits
+from envs.simulation import Measurements, ProtocolConfig, Simulation
+from envs.source import Source
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class EnvConfig:
 
     datasets: tuple[str, ...] = ("emoji",)  # names, paths or families; an episode runs on one of them
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    model: TaskModelConfig = field(default_factory=TaskModelConfig)
+    model: TaskModelConfig = field(default_factory=FrozenConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     features: tuple[str, ...] = DEFAULT_FEATURES
@@ -54,59 +50,6 @@ class EnvConfig:
         for name in ("starts", "copies"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-
-
-def open_source(name: str, protocol: ProtocolConfig, rng: np.random.Generator) -> Pool:
-    """The pool of that name; of a family one drawn from it whose budget it can supply.
-
-    Raises:
-        ConfigError: where it cannot supply the protocol's budget.
-    """
-    family = is_family(name)
-    for left in reversed(range(_DRAWS if family else 1)):
-        pool = open_dataset(draw_from_family(name, rng) if family else name)
-        try:
-            rows = len(training_roles(pool, 0).pool)
-            protocol.check_budget(rows, f"'{pool.name}' (half of it trains policies)")
-            break
-        except ConfigError:
-            if not left:
-                raise
-    return pool
-
-
-class Source:
-    """One data set's policy half, prepared, with its episode starts; of a family, that of the pool drawn last.
-
-    Args:
-        config: the environment's configuration.
-        dataset: name, path or family.
-    """
-
-    def __init__(self, config: EnvConfig, dataset: str):
-        self.config, self.dataset = config, dataset
-        self.family = is_family(dataset)
-        self.draw(config.seed)
-
-    def draw(self, number: int) -> None:
-        """Open the data set; of a family the pool that `number` decides."""
-        self.number = number if self.family else 0
-        self.pool = open_source(self.dataset, self.config.protocol, np.random.default_rng(number))
-        device = self.config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        rows = partition(self.pool).policy
-        self.labels = len(rows)
-        data = prepare(self.pool, rows, dim=self.config.model.projection_dim, device=device)
-        self.simulation = Simulation(data, self.config.model, self.config.protocol)
-        self._drawn: dict[int, Start] = {}
-
-    def start(self, index: int) -> Start:
-        """Start number `index`, 0 .. config.starts - 1."""
-        if index not in self._drawn:
-            seed = int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0] % 2**31)
-            self._drawn[index] = draw_start(training_roles(self.pool, seed), seed, self.config.protocol)
-        return self._drawn[index]
 
 
 class VectorMultimodalALEnv(VectorEnv):
@@ -153,7 +96,8 @@ class VectorMultimodalALEnv(VectorEnv):
                 "of copies is divided."
             )
         self.num_envs = num_envs
-        self.sources = [Source(self.config, d) for d in self.config.datasets]
+        c = self.config
+        self.sources = [Source(d, c.model, c.protocol, c.seed, c.device) for d in c.datasets]
         self._curves = dict(baseline_curves or {})
         shape = (len(self.sources), self.config.starts, self.config.protocol.rounds + 1)
         for name, curves in self._curves.items():

@@ -12,19 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.models.accuracy import Validation
+from envs.models.base import Outputs, TaskModel
 from envs.models.contribution import weights_among_present
 from envs.models.evidence import fuse_evidence
-from envs.models.frozen.model import Outputs, Parameters, TaskModel, TaskModelConfig, fit, rows_at
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What the validation rows say about the E task models."""
-
-    accuracy: Tensor  # [E] Top-1 of the multimodal head
-    nll: Tensor  # [E]
-    ece: Tensor  # [E] expected calibration error
-    delta: Tensor  # [E, M] Top-1 of head m minus that of the multimodal head
+from envs.randomness import round_stream
 
 
 class Stopwatch:
@@ -59,16 +51,12 @@ class Round:
     rounds: int  # T
     seeds: tuple[int, ...]  # E start seeds; copies of a start share theirs
     model: TaskModel
-    x: Tensor  # [S, M, D + 1, P]
-    present: Tensor | None  # bool [S, M, P]
     density: Tensor  # [S, P]
     available: Tensor  # bool [E, P]
     labelled: Tensor  # int64 [E, n] positions
     labels: Tensor  # int64 [E, n] labels of the labelled rows
     weights: Tensor  # [E, M] AMCB
     validation: Validation
-    initial: Parameters  # of E models, before any training
-    config: TaskModelConfig
     stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False)
 
     @property
@@ -77,7 +65,7 @@ class Round:
 
     @property
     def num_classes(self) -> int:
-        return self.model.parameters.modality_head.shape[2]
+        return self.model.head.shape[1]
 
     @property
     def progress(self) -> float:
@@ -88,24 +76,20 @@ class Round:
     def outputs(self) -> Outputs:
         """Outputs for the whole pool."""
         with self.stopwatch.measure("inference"):
-            return self.model.predict(self.x, self.present)
+            return self.model.outputs()
 
     def outputs_at(self, positions: Tensor) -> Outputs:
         """Outputs for positions [E, K] only."""
         with self.stopwatch.measure("inference"):
-            present = None if self.present is None else rows_at(self.present, positions)
-            return self.model.predict(rows_at(self.x, positions), present)
+            return self.model.outputs(positions)
 
     def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> Round:
-        """The same round with task models trained otherwise (see `envs.models.frozen.model.fit`), on the same labels.
+        """The same round with task models trained otherwise (see `TaskModel.refitted`), on the same labels.
 
         Validation and AMCB weights stay those of the round's own models.
         """
         with self.stopwatch.measure("inference"):
-            present = None if self.present is None else rows_at(self.present, self.labelled)
-            rows = rows_at(self.x, self.labelled)
-            model = fit(self.initial, rows, self.labels, self.config, present, list(self.seeds), heads, dropout)
-        return replace(self, model=model)
+            return replace(self, model=self.model.refitted(heads, dropout))
 
     def with_equal_weights(self) -> Round:
         """The same round as if there were no AMCB: every modality counts alike, and none is ahead of the others."""
@@ -123,11 +107,10 @@ class Round:
             return self.weights
         return weights_among_present(self.weights, outputs.present)
 
-    def uniforms(self, salt: str, count: int) -> Tensor:
-        """Numbers in [0, 1), [E, count], decided by start seed, round and salt alone."""
+    def uniforms(self, purpose: str, count: int) -> Tensor:
+        """Numbers in [0, 1), [E, count], decided by start seed, round and purpose alone."""
         drawn: dict[int, np.ndarray] = {}
-        key = list(salt.encode())
         for seed in self.seeds:
             if seed not in drawn:
-                drawn[seed] = np.random.default_rng([seed, self.index, *key]).random(count)
+                drawn[seed] = round_stream(seed, self.index, purpose).random(count)
         return torch.from_numpy(np.stack([drawn[s] for s in self.seeds])).to(self.available.device)

@@ -6,29 +6,18 @@ picks. `copies` episodes share each start, so whatever they differ by is the pic
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from envs.errors import ConfigError
-from envs.models.accuracy import mark, validate
+from envs.models.accuracy import validate
+from envs.models.base import RowResults, TaskModel, TaskTrainer, per_episode, rows_at
 from envs.models.contribution import accuracy_contributions, contribution_weights
 from envs.models.evidence import difficulty, fuse_evidence
-from envs.models.frozen.model import (
-    Parameters,
-    TaskModel,
-    TaskModelConfig,
-    fit,
-    initial_parameters,
-    per_episode,
-    rows_at,
-)
-from envs.models.frozen.preparation import PreparedPool
-from envs.pools.partition import Roles
+from envs.pools.partition import Start
 from envs.round import Round
 
 
@@ -66,27 +55,8 @@ class ProtocolConfig:
             )
 
 
-@dataclass(frozen=True)
-class Start:
-    """What the copies of an episode share."""
-
-    seed: int
-    roles: Roles
-    initial: np.ndarray  # int64 [n] positions within roles.pool, labelled from the beginning
-
-    @property
-    def digest(self) -> str:
-        """Hash of everything that decides the start; equal digests make a fair pair."""
-        h = hashlib.sha256(str(self.seed).encode())
-        for part in (self.roles.pool, self.roles.validation, self.roles.holdout, self.initial):
-            h.update(np.ascontiguousarray(part, np.int64).tobytes())
-        return h.hexdigest()[:16]
-
-
-def draw_start(roles: Roles, seed: int, protocol: ProtocolConfig) -> Start:
-    """Draw the initial labels at random, as somebody who knows no label must."""
-    rng = np.random.default_rng([seed, 0x51A7])
-    return Start(seed, roles, np.sort(rng.choice(len(roles.pool), protocol.initial_labels, replace=False)))
+class InvalidPicks(ValueError):
+    """A batch names a position twice, one that is labelled already, or one outside the pool."""
 
 
 @dataclass(frozen=True)
@@ -99,145 +69,153 @@ class Measurements:
     hard_accuracy: Tensor  # on the hardest third of the held-out rows
 
 
+@dataclass(frozen=True)
+class Step:
+    """One round of an episode: what the chooser saw, what it picked, and how good the models were before and after."""
+
+    round: Round
+    picks: Tensor  # int64 [E, b] pool positions
+    before: Measurements
+    after: Measurements
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What a start's reference model says, which was trained on all the labels of the pool."""
+
+    hardest: Tensor  # bool [R] the hardest third of the holdout rows
+    accuracy: Tensor  # on the holdout rows, []
+
+
 @dataclass
 class Simulation:
     """E = len(starts) * copies episodes.
 
     Args:
-        data: prepared rows, all the roles' rows among them.
-        model: task model settings.
+        trainer: trains the task models.
         protocol: episode settings.
     """
 
-    data: PreparedPool
-    model: TaskModelConfig
+    trainer: TaskTrainer
     protocol: ProtocolConfig
     round: Round = field(init=False)
-    initial: Parameters = field(init=False)  # every round's training begins here
     starts: tuple[Start, ...] = field(init=False, default=())
-    # By start: the mask of its hardest held-out rows and the accuracy of its reference model.
-    _references: dict[str, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
+    copies: int = field(init=False, default=1)
+    _results: RowResults = field(init=False)  # of the current models on the held-out rows
+    _references: dict[str, _Reference] = field(init=False, default_factory=dict)  # by start
+
+    @property
+    def episodes(self) -> int:
+        """E."""
+        return len(self.starts) * self.copies
 
     def reset(self, starts: Sequence[Start], copies: int = 1) -> Round:
         """Begin E episodes; the copies of a start stand next to each other."""
-        device = self.data.x.device
         self.starts, self.copies = tuple(starts), copies
-        columns = [self.data.columns(s.roles.pool) for s in starts]
-        self._x, self._present, self._labels = self._rows(columns)  # [S, M, D + 1, P] ...
-        self._density = torch.stack([self.data.density[c] for c in columns])
-        held = [np.concatenate([s.roles.validation, s.roles.holdout]) for s in starts]
-        self._held_x, self._held_present, self._held_labels = self._rows([self.data.columns(h) for h in held])
-        self._validation_rows = len(starts[0].roles.validation)
-        seeds = [s.seed for s in starts]
-        self.initial = initial_parameters(
-            seeds, len(self.data.modalities), self._x.shape[2] - 1, self.data.num_classes, self.model.hidden
-        ).map(lambda p: p.to(device))
-        self._seeds = tuple(seed for seed in seeds for _ in range(copies))
-        labelled = torch.from_numpy(np.stack([s.initial for s in starts])).to(device)
-        # The copies still agree: one model per start serves them all.
-        self._hard, self._reference_accuracy = self._refer(seeds)
-        model = self._fit(self.initial, labelled, seeds)
-        self.initial = self.initial.map(lambda p: per_episode(p, len(self._seeds)))
-        model = TaskModel(
-            model.parameters.map(lambda p: per_episode(p, len(self._seeds))),
-            per_episode(model.loss_slope, len(self._seeds)),
-            per_episode(model.gradient_norm, len(self._seeds)),
-        )
-        return self._begin_round(0, per_episode(labelled, len(self._seeds)), model)
+        model = self.trainer.begin(starts, copies)
+        labelled = torch.stack([torch.from_numpy(s.initial) for s in starts]).to(self.trainer.device)
+        return self._begin_round(0, per_episode(labelled, self.episodes), model)
 
     def label(self, picks: Tensor) -> Round:
         """Buy the labels of picks [E, b] (pool positions), retrain, and begin the next round.
 
         Raises:
-            ValueError: where a pick is repeated, already labelled or outside the pool.
+            InvalidPicks: where a pick is repeated, already labelled or outside the pool.
         """
-        picks = torch.as_tensor(picks, dtype=torch.int64, device=self._x.device)
+        picks = torch.as_tensor(picks, dtype=torch.int64, device=self.trainer.device)
         self._check(picks)
         labelled = torch.cat([self.round.labelled, picks], 1)
-        model = self._fit(self.initial, labelled, list(self._seeds))
-        return self._begin_round(self.round.index + 1, labelled, model)
+        return self._begin_round(self.round.index + 1, labelled, self.trainer.fit(labelled))
+
+    def play(self, choose: Callable[[Round, int], Tensor]) -> Iterator[Step]:
+        """Go on to the end of the episodes, a step at a time.
+
+        Args:
+            choose: picks [E, b] given a round and b.
+
+        Raises:
+            InvalidPicks: where its picks are no batch.
+        """
+        after = self.measure()
+        while self.round.index < self.protocol.rounds:
+            round_, before = self.round, after
+            picks = choose(round_, self.protocol.batch_size)
+            self.label(picks)
+            after = self.measure()
+            yield Step(round_, picks, before, after)
 
     def _check(self, picks: Tensor) -> None:
         pool = self.round.available.shape[1]
         if picks.dim() != 2 or picks.shape[0] != self.round.episodes:
-            raise ValueError(f"picks have shape {list(picks.shape)}; expected [{self.round.episodes}, b]")
+            raise InvalidPicks(f"picks have shape {list(picks.shape)}; expected [{self.round.episodes}, b]")
         if bool(((picks < 0) | (picks >= pool)).any()):
-            raise ValueError(f"picks must lie in 0 .. {pool - 1}; got {int(picks.min())} .. {int(picks.max())}")
+            raise InvalidPicks(f"picks must lie in 0 .. {pool - 1}; got {int(picks.min())} .. {int(picks.max())}")
         times = torch.zeros_like(self.round.available, dtype=torch.int64)
         times.scatter_add_(1, picks, torch.ones_like(picks))
         bad = ((times > 1) | ((times == 1) & ~self.round.available)).nonzero()
         if len(bad):
             episode, position = bad[0].tolist()
-            raise ValueError(f"episode {episode}: position {position} is picked twice or already labelled")
-
-    def _rows(self, columns: list[np.ndarray]) -> tuple[Tensor, Tensor | None, Tensor]:
-        index = [torch.from_numpy(c).to(self.data.x.device) for c in columns]
-        x = torch.stack([self.data.x[:, :, i] for i in index])
-        present = None
-        if self.data.present is not None:
-            present = torch.stack([self.data.present[:, i] for i in index])
-        return x, present, torch.stack([self.data.labels[i] for i in index])
-
-    def _fit(self, initial: Parameters, labelled: Tensor, seeds: list[int]) -> TaskModel:
-        present = None if self._present is None else rows_at(self._present, labelled)
-        labels = rows_at(self._labels, labelled)
-        return fit(initial, rows_at(self._x, labelled), labels, self.model, present, seeds)
+            raise InvalidPicks(f"episode {episode}: position {position} is picked twice or already labelled")
 
     def _begin_round(self, index: int, labelled: Tensor, model: TaskModel) -> Round:
-        episodes = len(self._seeds)
-        available = torch.ones(episodes, self._x.shape[3], dtype=torch.bool, device=self._x.device)
+        labels = self.trainer.labels
+        available = torch.ones(self.episodes, labels.shape[1], dtype=torch.bool, device=labels.device)
         available.scatter_(1, labelled, False)
-        self._marks = mark(model, self._held_x, self._held_present, self._held_labels)
-        # Only the validation rows inform choosers; the held-out rows wait for `measure`.
-        validation = validate(self._marks.rows(slice(0, self._validation_rows)))
+        self._results = model.held_out()
+        # Only the validation rows inform choosers; the holdout rows wait for `measure`.
+        validation = validate(self._results.rows(slice(0, self._validation_rows)))
         self.round = Round(
             index=index,
             rounds=self.protocol.rounds,
-            seeds=self._seeds,
+            seeds=tuple(s.seed for s in self.starts for _ in range(self.copies)),
             model=model,
-            x=self._x,
-            present=self._present,
-            density=self._density,
+            density=self.trainer.density,
             available=available,
             labelled=labelled,
-            labels=rows_at(self._labels, labelled),
+            labels=rows_at(labels, labelled),
             weights=contribution_weights(validation.delta, self.protocol.amcb_temperature, self.protocol.amcb_floor),
             validation=validation,
-            initial=self.initial,
-            config=self.model,
         )
         return self.round
 
+    @property
+    def _validation_rows(self) -> int:
+        return len(self.starts[0].roles.validation)
+
+    @property
+    def _holdout(self) -> slice:
+        """Which of the held-out rows score."""
+        return slice(self._validation_rows, None)
+
     def measure(self) -> Measurements:
-        """Accuracies of the current models on the held-out rows."""
-        marks = self._marks.rows(slice(self._validation_rows, None))
-        hard = per_episode(self._hard, len(self._seeds)).float()
+        """Accuracies of the current models on the holdout rows."""
+        results = self._results.rows(self._holdout)
+        hard = per_episode(torch.stack([r.hardest for r in self._refer()]), self.episodes).float()
         return Measurements(
-            accuracy=marks.correct.mean(1),
-            soft_accuracy=marks.likelihood.mean(1),
-            modality_accuracy=marks.modality_accuracy(),
-            hard_accuracy=(marks.correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
+            accuracy=results.correct.mean(1),
+            soft_accuracy=results.likelihood.mean(1),
+            modality_accuracy=results.modality_accuracy(),
+            hard_accuracy=(results.correct * hard).sum(1) / hard.sum(1).clamp_min(1.0),
         )
 
     @property
     def reference_accuracy(self) -> Tensor:
-        """Accuracy on the held-out rows of a model trained on all the labels of the pool, [E]."""
-        return per_episode(self._reference_accuracy, len(self._seeds))
+        """Accuracy on the holdout rows of a model trained on all the labels of the pool, [E]."""
+        return per_episode(torch.stack([r.accuracy for r in self._refer()]), self.episodes)
 
     def contributions(self) -> Tensor:
-        """Shapley value of each modality for the held-out accuracy of the current models, [E, M]."""
-        model, (x, present, labels) = self.round.model, self._holdout()
-        labels = per_episode(labels, len(self._seeds))
-        return accuracy_contributions(model.parameters.multimodal_head, model.encode(x, present), labels)
+        """Shapley value of each modality for the accuracy of the current models on the holdout rows, [E, M]."""
+        model = self.round.model
+        labels = per_episode(self.trainer.held_out_labels[:, self._holdout], self.episodes)
+        return accuracy_contributions(model.head, model.outputs_held_out(self._holdout).hidden, labels)
 
-    def _holdout(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Features, presence and labels of the held-out rows, by start."""
-        at = slice(self._validation_rows, None)
-        present = None if self._held_present is None else self._held_present[..., at]
-        return self._held_x[..., at], present, self._held_labels[:, at]
+    @property
+    def results(self) -> RowResults:
+        """Right or wrong of the current models on the held-out rows, validation rows first."""
+        return self._results
 
-    def _refer(self, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """Mask [S, R] of the hardest third of each start's held-out rows, and the reference models' accuracy [S].
+    def _refer(self) -> list[_Reference]:
+        """By start, the hardest third of its holdout rows; trained when first asked for.
 
         Hardness is the difficulty U of a reference model trained on all the labels of the pool, fixed before any
         selection, so that none can move it.
@@ -245,16 +223,12 @@ class Simulation:
         keys = [start.digest for start in self.starts]
         new = [i for i, key in enumerate(keys) if key not in self._references]
         if new:
-            present = None if self._present is None else self._present[new]
-            initial = self.initial.map(lambda p: p[new])
-            reference = fit(initial, self._x[new], self._labels[new], self.model, present, [seeds[i] for i in new])
-            x, held_present, labels = self._holdout()
-            held = reference.predict(x[new], None if held_present is None else held_present[new])
-            even = held.evidence.new_full((1, len(self.data.modalities)), 1.0 / len(self.data.modalities))
-            u = difficulty(fuse_evidence(held.evidence, even))
+            held = self.trainer.reference(new).outputs_held_out(self._holdout)
+            modalities = held.hidden.shape[1]
+            u = difficulty(fuse_evidence(held.evidence, held.evidence.new_full((1, modalities), 1.0 / modalities)))
             hardest = u.topk(max(u.shape[1] // 3, 1), dim=1).indices
             masks = torch.zeros_like(u, dtype=torch.bool).scatter_(1, hardest, True)
-            accuracy = (held.logits.argmax(1) == labels[new]).float().mean(1)
-            self._references |= {keys[i]: pair for i, pair in zip(new, zip(masks, accuracy, strict=True), strict=True)}
-        masks, accuracies = zip(*(self._references[key] for key in keys), strict=True)
-        return torch.stack(masks), torch.stack(accuracies)
+            right = held.logits.argmax(1) == self.trainer.held_out_labels[new][:, self._holdout]
+            for i, mask, accuracy in zip(new, masks, right.float().mean(1), strict=True):
+                self._references[keys[i]] = _Reference(mask, accuracy)
+        return [self._references[key] for key in keys]

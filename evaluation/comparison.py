@@ -14,14 +14,14 @@ from typing import Any
 import ray
 
 from envs.errors import ConfigError, StrategyError
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import evaluation_roles, partition
+from envs.models.frozen.trainer import FrozenConfig
+from envs.pools.partition import Start, evaluation_roles
 from envs.pools.pool import Pool
-from envs.simulation import ProtocolConfig, Start, draw_start
+from envs.simulation import ProtocolConfig
+from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from evaluation import provenance
-from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays
+from evaluation.playing import Played, Runs, call_with_simulation, check_pairing, play, rehearse
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
@@ -52,7 +52,7 @@ class CompareConfig:
     # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
     policies: tuple[tuple[str, str], ...] = ()
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    model: TaskModelConfig = field(default_factory=TaskModelConfig)
+    model: FrozenConfig = field(default_factory=FrozenConfig)
     workers: int = 2  # processes
     first_seed: int = FIRST_SEED
 
@@ -186,7 +186,7 @@ def _arrange(given: str, pool: Pool, config: CompareConfig, entrants: dict[str, 
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     rows = len(evaluation_roles(pool, seeds[0]).pool)  # the same for all seeds
     config.protocol.check_budget(rows, f"'{pool.name}' (evaluation half)")
-    starts = [draw_start(evaluation_roles(pool, seed), seed, config.protocol) for seed in seeds]
+    starts = evaluation_starts(pool, config.protocol, seeds)
     chunks = [starts[low : low + CHUNK] for low in range(0, len(starts), CHUNK)]
     notes = provenance.origin_notes(pool, {name: e.card for name, e in entrants.items() if e.card})
     return _Contest(given, pool, entrants, chunks, notes)
@@ -258,25 +258,21 @@ def _play_missing(
     if not ray.is_initialized():
         line.say(f"compare: starting {workers} worker{'s' * (workers > 1)}")
     with local_ray(workers):
-        task = remote_task(call_shared)
+        task = remote_task(call_with_simulation)
 
         @cache
-        def data(number: int) -> ray.ObjectRef:
-            pool = contests[number].pool
-            parts = partition(pool)
-            return ray.put(to_arrays(prepare(pool, parts.evaluation, parts.test, config.model.projection_dim)))
+        def trainer(number: int) -> ray.ObjectRef:
+            return ray.put(evaluation_trainer(contests[number].pool, config.model))
 
         def first_batches(number: int) -> ray.ObjectRef:
             names = dict.fromkeys(job.name for job in missing if job.contest == number)
             choosers = {name: contests[number].entrants[name].choose for name in names}
-            return task.remote(
-                rehearse, data(number), contests[number].chunks[0][0], choosers, config.protocol, config.model
-            )
+            return task.remote(rehearse, trainer(number), config.protocol, contests[number].chunks[0][0], choosers)
 
         def runs(job: _Job) -> ray.ObjectRef:
             starts = contests[job.contest].chunks[job.chunk]
             choose = contests[job.contest].entrants[job.name].choose
-            return task.remote(play, data(job.contest), starts, job.name, choose, config.protocol, config.model)
+            return task.remote(play, trainer(job.contest), config.protocol, starts, job.name, choose)
 
         refusals = []
         numbers = dict.fromkeys(job.contest for job in missing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -13,17 +12,16 @@ import numpy as np
 import torch
 
 from envs.errors import RLMBAError, StrategyError
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import PreparedPool
+from envs.models.base import TaskTrainer
+from envs.pools.partition import Start
 from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
-from envs.simulation import ProtocolConfig, Simulation, Start
+from envs.simulation import InvalidPicks, ProtocolConfig, Simulation
 from policies.strategies import Strategy
 from runtime.memory import with_peak_memory
 
 T = TypeVar("T")
 
-_TENSORS = ("x", "present", "labels", "density")
 _SECONDS = ("seconds_inference", "seconds_scoring", "seconds_picking", "seconds_train")
 
 
@@ -39,7 +37,7 @@ class Runs:
 
     seeds: np.ndarray  # int64 [S]
     starts: np.ndarray  # str [S] Start.digest
-    models: np.ndarray  # str [S] hash of initial parameters and of the round-zero model's predictions
+    models: np.ndarray  # str [S] hash of what the round-zero model gets right on held-out rows
     accuracy: np.ndarray  # [S, T + 1]
     soft_accuracy: np.ndarray  # [S, T + 1]
     hard_accuracy: np.ndarray  # [S, T + 1]
@@ -74,30 +72,8 @@ class Played:
     facts: dict[str, Any]  # provenance, for the summary as it is
 
 
-def to_arrays(data: PreparedPool) -> dict[str, Any]:
-    """Prepared rows as numpy arrays, which processes can share without copies."""
-    arrays = {f.name: getattr(data, f.name) for f in fields(data)}
-    return arrays | {k: None if arrays[k] is None else arrays[k].cpu().numpy() for k in _TENSORS}
-
-
-def from_arrays(arrays: dict[str, Any]) -> PreparedPool:
-    """The inverse of `to_arrays`; shares the arrays' memory."""
-    with warnings.catch_warnings():
-        # Shared arrays are read-only and torch does not know that; a Simulation only reads them.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        tensors = {k: None if arrays[k] is None else torch.from_numpy(arrays[k]) for k in _TENSORS}
-    return PreparedPool(**(arrays | tensors))
-
-
-def play(
-    data: PreparedPool,
-    starts: Sequence[Start],
-    name: str,
-    strategy: Strategy,
-    protocol: ProtocolConfig,
-    model: TaskModelConfig,
-) -> Runs:
-    """Play `protocol.rounds` rounds from these starts.
+def play(simulation: Simulation, starts: Sequence[Start], name: str, strategy: Strategy) -> Runs:
+    """Play all rounds from these starts.
 
     Args:
         name: of the strategy, for messages.
@@ -105,26 +81,18 @@ def play(
     Raises:
         StrategyError: where the strategy does not return a valid batch.
     """
-    simulation = Simulation(data, model, protocol)
-    round_ = simulation.reset(starts)
-    models = _model_hashes(simulation, data)
+    simulation.reset(starts)
+    models = _model_hashes(simulation)
     count = len(starts)
     records = [_record(simulation, dict.fromkeys(_SECONDS, np.nan))]
     picked: list[np.ndarray] = []
-    peak = np.nan
-    for t in range(protocol.rounds):
-        if t == 0:  # once: giving free memory back slows what comes after it
-            (picks, seconds), peak = with_peak_memory(lambda r=round_: _select(name, strategy, r, protocol.batch_size))
-        else:
-            picks, seconds = _select(name, strategy, round_, protocol.batch_size)
-        chosen = time.perf_counter()
-        try:
-            round_ = simulation.label(picks)
-        except ValueError as error:
-            raise StrategyError(f"Strategy '{name}' did not return a valid batch: {error}.") from error
-        seconds["seconds_train"] = time.perf_counter() - chosen
-        picked.append(picks.cpu().numpy())
-        records.append(_record(simulation, {k: v / count for k, v in seconds.items()}))
+    clock = _Clock(name, strategy)
+    try:
+        for step in simulation.play(clock):
+            picked.append(step.picks.cpu().numpy())
+            records.append(_record(simulation, {k: v / count for k, v in clock.seconds().items()}))
+    except InvalidPicks as error:
+        raise StrategyError(f"Strategy '{name}' did not return a valid batch: {error}.") from error
     rows = [s.roles.pool for s in starts]
     return Runs(
         seeds=np.array([s.seed for s in starts], np.int64),
@@ -134,36 +102,55 @@ def play(
         all_labels_accuracy=_to_array(simulation.reference_accuracy),
         initial=np.stack([r[s.initial] for r, s in zip(rows, starts, strict=True)]),
         picked=np.stack([np.stack([r[p[e]] for p in picked]) for e, r in enumerate(rows)]),
-        peak_memory=np.full(count, peak),
+        peak_memory=np.full(count, clock.peak),
     )
 
 
-def rehearse(
-    data: PreparedPool,
-    start: Start,
-    strategies: Mapping[str, Strategy],
-    protocol: ProtocolConfig,
-    model: TaskModelConfig,
-) -> list[str]:
+def rehearse(simulation: Simulation, start: Start, strategies: Mapping[str, Strategy]) -> list[str]:
     """Let each strategy pick one batch, so that one that cannot work on a data set says so before the long work.
 
     Returns:
         what the strategies say that refuse.
     """
-    round_ = Simulation(data, model, protocol).reset([start])
+    round_ = simulation.reset([start])
     refusals = []
     for name, strategy in strategies.items():
         try:
-            _select(name, strategy, replace(round_, stopwatch=Stopwatch()), protocol.batch_size)
+            _select(name, strategy, replace(round_, stopwatch=Stopwatch()), simulation.protocol.batch_size)
         except StrategyError as error:
             refusals.append(str(error))
     return refusals
 
 
-def call_shared(function: Callable[..., T], arrays: dict[str, Any], *args: Any) -> T:
-    """`play` or `rehearse` on what `to_arrays` gave, with one thread: the body of a worker's task."""
+def call_with_simulation(function: Callable[..., T], trainer: TaskTrainer, protocol: ProtocolConfig, *args: Any) -> T:
+    """`play` or `rehearse` with one thread: the body of a worker's task."""
     torch.set_num_threads(1)
-    return function(from_arrays(arrays), *args)
+    return function(Simulation(trainer, protocol), *args)
+
+
+class _Clock:
+    """A strategy that takes note of the seconds of each batch, and of the memory that the first one needs."""
+
+    def __init__(self, name: str, strategy: Strategy):
+        self.name, self.strategy = name, strategy
+        self.peak = np.nan  # bytes
+        self._seconds: dict[str, float] = {}
+        self._chosen = 0.0  # when the last batch was there
+
+    def __call__(self, round_: Round, batch_size: int) -> torch.Tensor:
+        def select() -> tuple[torch.Tensor, dict[str, float]]:
+            return _select(self.name, self.strategy, round_, batch_size)
+
+        if not self._seconds:  # once: giving free memory back slows what comes after it
+            (picks, self._seconds), self.peak = with_peak_memory(select)
+        else:
+            picks, self._seconds = select()
+        self._chosen = time.perf_counter()
+        return picks
+
+    def seconds(self) -> dict[str, float]:
+        """Of the last batch by kind; training with it is what has passed since."""
+        return self._seconds | {"seconds_train": time.perf_counter() - self._chosen}
 
 
 def _select(name: str, strategy: Strategy, round_: Round, batch_size: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -205,18 +192,13 @@ def _coverage(round_: Round) -> torch.Tensor:
     return torch.nn.functional.one_hot(round_.labels, round_.num_classes).amax(1).double().mean(1)
 
 
-def _model_hashes(simulation: Simulation, data: PreparedPool) -> list[str]:
-    """Per start: hash of the initial parameters and of the round-zero model's classes on held-out rows."""
-    columns = [torch.from_numpy(data.columns(s.roles.holdout)) for s in simulation.starts]
-    x = torch.stack([data.x[:, :, c] for c in columns])
-    present = None if data.present is None else torch.stack([data.present[:, c] for c in columns])
-    predicted = simulation.round.model.predict(x, present).logits.argmax(1).cpu().numpy()
-    initial = [getattr(simulation.initial, f.name).cpu().numpy() for f in fields(simulation.initial)]
+def _model_hashes(simulation: Simulation) -> list[str]:
+    """By start, a hash of which held-out rows the round-zero model gets right, and by which head."""
+    results = simulation.results
     hashes = []
-    for e in range(len(predicted)):
-        h = hashlib.sha256(predicted[e].astype(np.int64).tobytes())
-        for parameter in initial:
-            h.update(np.ascontiguousarray(parameter[e]).tobytes())
+    for correct, own in zip(results.correct.cpu().numpy(), results.modality_correct.cpu().numpy(), strict=True):
+        h = hashlib.sha256(np.packbits(correct > 0).tobytes())
+        h.update(np.packbits(own).tobytes())
         hashes.append(h.hexdigest()[:16])
     return hashes
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.models.frozen.model import TaskModelConfig
-from envs.simulation import ProtocolConfig, Start
+from envs.models.frozen.trainer import FrozenConfig
+from envs.pools.partition import Start
+from envs.simulation import ProtocolConfig
 from evaluation.playing import Runs
 from policies.strategies import Strategy
 from runtime.array_store import ArrayStore
@@ -73,7 +74,7 @@ def result_key(
     fingerprint: str,
     starts: Sequence[Start],
     protocol: ProtocolConfig,
-    model: TaskModelConfig,
+    model: FrozenConfig,
     chooser: dict[str, Any],
 ) -> str:
     """SHA-256 (hex) of all that decides a chunk.

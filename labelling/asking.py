@@ -10,15 +10,14 @@ import torch
 from envs.candidates.offer import offer
 from envs.errors import ConfigError
 from envs.files import table_text, write_text
-from envs.models.frozen.model import TaskModel, initial_parameters
-from envs.round import Round, Validation
+from envs.randomness import round_stream, stream
 from labelling.explanations import COVERS, MEASURES, in_words
 from labelling.journal import Event
 from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
 from labelling.state import State
 from policies.selector import load_policy, pretrained_policy
-from policies.strategies.clustering import typiclust
+from policies.strategies.clustering import cluster_count, clusters_of, typical_of_clusters
 
 ANSWERS = ("predicted", "confidence", "why", "label")  # columns of a batch beside what it shows
 
@@ -79,8 +78,8 @@ def choose(
         confidence: list[Any] = [""] * len(rows)
         why = [COVERS] * len(picked)
     else:
-        model = Model(data, labels, classifier)
-        picked, why = _pick(project, model, available, count, batch_size)
+        model = Model(data, labels, classifier, available)
+        picked, why = _pick(project, model, count, batch_size)
         rows = np.concatenate([picked, measuring]).astype(np.int64)
         p = model.probabilities(rows)
         predicted = [labels.names[c] for c in p.argmax(1)]
@@ -97,24 +96,22 @@ def _measuring(project: Project, labels: Labels, free: np.ndarray, batch_size: i
     """Rows that only measure for this batch: together with the earlier ones, their share of all the labels."""
     total = len(labels.rows) + len(labels.held_rows) + batch_size
     wanted = int(project.settings.validation * total + 1e-9) - len(labels.held_rows)
-    order = np.random.default_rng([project.settings.seed, 0xEA5]).permutation(project.pool.num_samples)
+    order = stream(project.settings.seed, "labelling: measuring order").permutation(project.pool.num_samples)
     return free[np.argsort(order[free])][: min(max(wanted, 0), batch_size)]
 
 
-def _pick(
-    project: Project, model: Model, available: np.ndarray, count: int, batch_size: int
-) -> tuple[np.ndarray, list[str]]:
+def _pick(project: Project, model: Model, count: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
     """The policy's picks and why."""
     if not count:
         return np.empty(0, np.int64), []
     selector, card = load_policy(project.settings.policy or pretrained_policy())
     used = len(model.labels.rows) + len(model.labels.held_rows)
-    round_, rows = model.round_for(available, used, project.settings.budget, batch_size)
+    round_ = model.round(used, project.settings.budget, batch_size)
     offered = offer(round_, count, card.candidates, selector.config.features)
     observation = offered.observation()
     slots, _ = selector.select(observation, count, greedy=True)
     positions = torch.take_along_dim(offered.positions, slots, 1)[0].numpy()
-    return rows[positions], in_words(selector, observation, slots)
+    return model.rows[positions], in_words(selector, observation, slots)
 
 
 def _cover(data: Data, labels: Labels, available: np.ndarray, count: int) -> np.ndarray:
@@ -122,24 +119,11 @@ def _cover(data: Data, labels: Labels, available: np.ndarray, count: int) -> np.
     if not count:
         return np.empty(0, np.int64)
     rows = np.union1d(available, labels.rows)
-    x, present = data.inputs(rows)
-    zero = torch.zeros(1)
-    _, modalities, width, _ = x.shape
-    initial = initial_parameters([data.seed], modalities, width - 1, data.prepared.num_classes, data.config.hidden)
-    round_ = Round(
-        index=0,
-        rounds=1,
-        seeds=(data.seed,),
-        model=TaskModel(initial, zero, zero),
-        x=x,
-        present=present,
-        density=torch.zeros(1, len(rows)),
-        available=torch.from_numpy(np.isin(rows, available))[None],
-        labelled=torch.from_numpy(np.searchsorted(rows, np.sort(labels.rows)))[None],
-        labels=torch.from_numpy(labels.classes[np.argsort(labels.rows)])[None],
-        weights=torch.full((1, modalities), 1.0 / modalities),
-        validation=Validation(zero, zero, zero, torch.zeros(1, modalities)),
-        initial=initial,
-        config=data.config,
-    )
-    return rows[typiclust(round_, count)[0].numpy()]
+    trainer = data.labelled(labels)
+    labelled = torch.from_numpy(np.searchsorted(rows, np.sort(labels.rows)))[None]
+    points = trainer.data.inputs(rows)[None]
+    clusters = cluster_count(labelled.shape[1], count, len(rows))
+    uniforms = torch.from_numpy(round_stream(data.seed, 0, "typiclust").random(clusters))[None]
+    available_ = torch.from_numpy(np.isin(rows, available))[None]
+    picks = typical_of_clusters(points, clusters_of(points, uniforms), labelled, available_, count)
+    return rows[picks[0].numpy()]

@@ -17,6 +17,7 @@ from envs.files import new_folder
 from envs.pools import checks
 from envs.pools.files import BROKEN_FILE
 from envs.pools.pool import Pool, save_pool
+from envs.randomness import stream
 from envs.sources import open_dataset
 from labelling.journal import Journal
 from labelling.project import MEDIA, Project, Settings, checksum_of, write_info
@@ -328,7 +329,7 @@ def _split(pool: Pool, settings: Settings) -> np.ndarray:
     """0, or 1 for rows that only measure, int8 [N]; whole groups, at random, unless the pool says which."""
     if pool.split is not None:
         return (pool.split != checks.TRAIN).astype(np.int8)
-    rng = np.random.default_rng([settings.seed, 0x7E57])
+    rng = stream(settings.seed, "labelling: measuring rows")
     units = np.arange(pool.num_samples) if pool.group is None else np.unique(pool.group, return_inverse=True)[1]
     sizes = np.bincount(units)
     order = rng.permutation(len(sizes))

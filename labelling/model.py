@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from envs.errors import ConfigError
-from envs.models.frozen.model import TaskModelConfig, rows_at
-from envs.models.frozen.preparation import PreparedPool, prepare
-from envs.pools.partition import Roles
+from envs.models.accuracy import validate
+from envs.models.base import Outputs, RowResults, TaskModel, rows_at
+from envs.models.contribution import contribution_weights
+from envs.models.frozen.trainer import FrozenConfig, FrozenTrainer
+from envs.pools.partition import Roles, Start
 from envs.pools.pool import Pool
+from envs.randomness import stream
 from envs.round import Round
-from envs.simulation import ProtocolConfig, Simulation, Start
+from envs.simulation import ProtocolConfig
 from labelling.project import Project
 from labelling.state import State
 
@@ -81,32 +84,38 @@ def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 
     count = max(WORKING_ROWS, 50 * batch_size)
     working = training
     if len(training) > count:
-        working = np.random.default_rng([seed, turn, 0xA5]).choice(training, count, replace=False)
+        working = stream(seed, "labelling: working rows", turn).choice(training, count, replace=False)
     working = np.union1d(working, labels.rows)
-    shuffled = np.random.default_rng([seed, 0x57]).permutation(training)
+    shuffled = stream(seed, "labelling: stop set").permutation(training)
     stop_set = np.sort(shuffled[:STOP_SET])
     further = np.setdiff1d(np.union1d(np.union1d(stop_set, labels.held_rows), np.array(others, np.int64)), working)
-    config = TaskModelConfig()
-    prepared = prepare(pool, working, further, config.projection_dim)
-    return Data(pool, replace(prepared, num_classes=max(len(labels.names), 2)), working, stop_set, config, seed)
+    trainer = FrozenConfig().trainer(pool, working, further)
+    data = replace(trainer.data, num_classes=max(len(labels.names), 2))
+    return Data(pool, replace(trainer, data=data), working, stop_set, seed)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Scaled rows of a project."""
+    """Scaled rows of a project, and who trains on them."""
 
     pool: Pool
-    prepared: PreparedPool
+    trainer: FrozenTrainer
     working: np.ndarray  # int64, ascending: training rows at hand
     stop_set: np.ndarray  # int64, ascending
-    config: TaskModelConfig
     seed: int
 
-    def inputs(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """x [1, M, D + 1, R] and presence [1, M, R] of pool rows."""
-        columns = torch.from_numpy(self.prepared.columns(rows))
-        present = self.prepared.present
-        return self.prepared.x[:, :, columns][None], None if present is None else present[:, columns][None]
+    @property
+    def num_classes(self) -> int:
+        """Columns of probabilities: the classes, and at least two."""
+        return self.trainer.data.num_classes
+
+    def labelled(self, labels: Labels) -> FrozenTrainer:
+        """The trainer that knows these labels and no others."""
+        data = self.trainer.data
+        known = torch.full((len(data.rows),), -1, dtype=torch.int64)
+        known[data.columns(labels.rows)] = torch.from_numpy(labels.classes)
+        known[data.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
+        return replace(self.trainer, data=replace(data, labels=known))
 
 
 class Model:
@@ -116,22 +125,32 @@ class Model:
         data: rows, those of the labels among them.
         labels: of at least two classes; what `data` was prepared for, or earlier ones.
         classifier: to be copied and trained in place of the task model's multimodal head; None for the latter.
+        available: rows that a batch may be picked from, ascending; none where none is to be picked.
     """
 
-    def __init__(self, data: Data, labels: Labels, classifier: Classifier | None = None):
+    def __init__(
+        self,
+        data: Data,
+        labels: Labels,
+        classifier: Classifier | None = None,
+        available: np.ndarray | None = None,
+    ):
         self.data, self.labels = data, labels
+        self.available = np.empty(0, np.int64) if available is None else available
         self.measured = len(labels.held_rows) > 0
-        # Simulation wants validation rows; what it says about stand-ins is not used.
-        held = np.sort(labels.held_rows) if self.measured else np.sort(labels.rows)
-        known = torch.full((len(data.prepared.rows),), -1, dtype=torch.int64)
-        known[data.prepared.columns(labels.rows)] = torch.from_numpy(labels.classes)
-        known[data.prepared.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
-        protocol = ProtocolConfig(initial_labels=max(len(labels.rows), 1))
-        simulation = Simulation(replace(data.prepared, labels=known), data.config, protocol)
-        roles = Roles(np.sort(labels.rows), held, held)
-        round_ = simulation.reset([Start(data.seed, roles, np.arange(len(labels.rows)))])
-        self.round: Round = round_ if self.measured else round_.with_equal_weights()
-        self.modality_accuracy = simulation.measure().modality_accuracy[0].tolist() if self.measured else None
+        # Where nothing measures yet, the training rows stand in; what is measured on them is not used.
+        held = np.sort(labels.held_rows if self.measured else labels.rows)
+        self.rows = np.union1d(self.available, labels.rows)  # the pool of the round, [P]
+        self.labelled = np.searchsorted(self.rows, np.sort(labels.rows))  # positions among them
+        self.trainer = data.labelled(labels)
+        self.model = self.trainer.begin([Start(data.seed, Roles(self.rows, held, held[:0]), self.labelled)])
+        results = self.model.held_out()
+        self.validation = validate(results)
+        protocol = ProtocolConfig()
+        self.weights = contribution_weights(
+            self.validation.delta, protocol.amcb_temperature, protocol.amcb_floor
+        )  # [1, M]
+        self.modality_accuracy = results.modality_accuracy()[0].tolist() if self.measured else None
         self.classifier = None
         if classifier is not None:
             self.classifier = copy.deepcopy(classifier)
@@ -140,60 +159,96 @@ class Model:
             self._columns = _class_columns(self.classifier, names, labels.names)
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
-        """Of the classes, [R, C]."""
+        """Probabilities of the classes, [R, C]."""
         parts = [self._block(rows[low : low + BLOCK]) for low in range(0, len(rows), BLOCK)]
-        return np.concatenate(parts) if parts else np.empty((0, self.data.prepared.num_classes))
+        return np.concatenate(parts) if parts else np.empty((0, self.data.num_classes))
 
     def _block(self, rows: np.ndarray) -> np.ndarray:
         if self.classifier is None:
-            return self.round.model.predict(*self.data.inputs(rows)).probabilities[0].T.double().numpy()
+            return self.model.outputs_of(rows).probabilities[0].T.double().numpy()
         own = np.asarray(self.classifier.predict_proba(_matrix(self.data.pool, rows)), np.float64)
         if own.shape != (len(rows), len(self._columns)) or not np.isfinite(own).all():
             raise ConfigError(
                 f"The classifier's predict_proba gave {list(own.shape)} for {len(rows)} samples of "
                 f"{len(self._columns)} classes; it must give finite numbers {[len(rows), len(self._columns)]}."
             )
-        p = np.zeros((len(rows), self.data.prepared.num_classes))
+        p = np.zeros((len(rows), self.data.num_classes))
         p[:, self._columns] = own
         return p
 
-    def round_for(self, available: np.ndarray, used: int, budget: int, batch_size: int) -> tuple[Round, np.ndarray]:
-        """The round in which a batch is chosen, and the pool rows [P] that its positions stand for.
+    def round(self, used: int, budget: int, batch_size: int) -> Round:
+        """The round in which a batch is chosen; its positions count `rows`.
 
         Args:
-            available: rows that may be picked, ascending.
             used, budget: labels so far, and planned: how far the labelling is.
         """
-        rows = np.union1d(available, self.labels.rows)
-        x, present = self.data.inputs(rows)
         rounds = max(math.ceil(budget / batch_size), 2)
-        labelled = np.sort(self.labels.rows)
-        round_ = replace(
-            self.round,
+        model: TaskModel = self.model
+        if self.classifier is not None:
+            logits = torch.from_numpy(np.log(self.probabilities(self.rows).clip(1e-12)).T.astype(np.float32))[None]
+            model = ClassifierModel(self.model, logits)
+        labelled = torch.from_numpy(self.labelled)[None]
+        round_ = Round(
             index=min(used // batch_size, rounds - 1),
             rounds=rounds,
-            x=x,
-            present=present,
-            density=self.data.prepared.density[torch.from_numpy(self.data.prepared.columns(rows))][None],
-            available=torch.from_numpy(np.isin(rows, available))[None],
-            labelled=torch.from_numpy(np.searchsorted(rows, labelled))[None],
+            seeds=(self.data.seed,),
+            model=model,
+            density=self.trainer.density,
+            available=torch.from_numpy(np.isin(self.rows, self.available))[None],
+            labelled=labelled,
+            labels=rows_at(self.trainer.labels, labelled),
+            weights=self.weights,
+            validation=self.validation,
         )
-        if self.classifier is not None:
-            logits = torch.from_numpy(np.log(self.probabilities(rows).clip(1e-12)).T.astype(np.float32))[None]
-            fields = {name: getattr(round_, name) for name in Round.__dataclass_fields__}
-            round_ = ClassifierRound(**fields, logits=logits)
-        return round_, rows
+        return round_ if self.measured else round_.with_equal_weights()
 
 
 @dataclass(frozen=True)
-class ClassifierRound(Round):
-    """A round whose class probabilities are another classifier's; embeddings and evidence are the task model's."""
+class ClassifierModel:
+    """A task model whose class probabilities are another classifier's; embeddings and evidence are its own."""
 
-    logits: Tensor | None = None  # [1, C, P]
+    model: TaskModel
+    logits: Tensor  # [1, C, P] of the classifier, for the pool
 
-    def outputs_at(self, positions: Tensor):
-        """Outputs for positions [1, K] only."""
-        return replace(super().outputs_at(positions), logits=rows_at(self.logits, positions))
+    @property
+    def head(self) -> Tensor:
+        """The task model's, [1, C, M H]."""
+        return self.model.head
+
+    @property
+    def loss_slope(self) -> Tensor:
+        """The task model's, [1]."""
+        return self.model.loss_slope
+
+    @property
+    def gradient_norm(self) -> Tensor:
+        """The task model's, [1]."""
+        return self.model.gradient_norm
+
+    def outputs(self, positions: Tensor | None = None) -> Outputs:
+        """Outputs for pool positions [1, K], with the classifier's logits."""
+        logits = self.logits if positions is None else rows_at(self.logits, positions)
+        return replace(self.model.outputs(positions), logits=logits)
+
+    def outputs_of(self, rows: np.ndarray) -> Outputs:
+        """Outputs of the task model alone."""
+        return self.model.outputs_of(rows)
+
+    def outputs_held_out(self, at: slice) -> Outputs:
+        """Outputs of the task model alone."""
+        return self.model.outputs_held_out(at)
+
+    def held_out(self) -> RowResults:
+        """The task model's."""
+        return self.model.held_out()
+
+    def inputs(self) -> Tensor:
+        """The task model's, [1, D, P]."""
+        return self.model.inputs()
+
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> TaskModel:
+        """The task model trained otherwise: another classifier has no heads to train."""
+        return self.model.refitted(heads, dropout)
 
 
 def _matrix(pool: Pool, rows: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from envs.errors import DataError
-from envs.models.frozen.model import Parameters, TaskModel
+from envs.models.frozen.fitting import Parameters
+from envs.models.frozen.model import predict
 from envs.models.frozen.preparation import Transform
 from labelling.model import Model
 
@@ -61,8 +62,7 @@ class LabelModel:
             mapped = transform(raw)
             x[0, m, : mapped.shape[1]] = mapped.T
             present[0, m] = True
-        zero = torch.zeros(1)
-        outputs = TaskModel(self.parameters, zero, zero).predict(torch.from_numpy(x), torch.from_numpy(present))
+        outputs = predict(self.parameters, torch.from_numpy(x), torch.from_numpy(present))
         return outputs.probabilities[0].T.double().numpy()
 
 
@@ -72,9 +72,9 @@ def save_model(model: Model, folder: Path) -> None:
     Raises:
         OSError: where it does not fit.
     """
-    parameters = model.round.model.parameters
+    parameters, data = model.model.parameters, model.data.trainer.data
     tensors = {name: getattr(parameters, name).contiguous() for name in Parameters.__dataclass_fields__}
-    for modality, transform in zip(model.data.prepared.modalities, model.data.prepared.transforms, strict=True):
+    for modality, transform in zip(data.modalities, data.transforms, strict=True):
         for name in ("mean", "deviation", "basis"):
             if getattr(transform, name) is not None:
                 tensors[f"{modality}/{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(transform, name)))
@@ -83,7 +83,7 @@ def save_model(model: Model, folder: Path) -> None:
         save_file(tensors, folder / WEIGHTS)
     except SafetensorError as error:
         raise OSError(str(error)) from None
-    card = {"format": FORMAT, "classes": model.labels.names, "modalities": model.data.prepared.modalities}
+    card = {"format": FORMAT, "classes": model.labels.names, "modalities": data.modalities}
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -87,7 +87,7 @@ def measure(
         figures["correct"] = sum(correct)
         figures["class_accuracy"] = {n: list(pair) for n, *pair in zip(labels.names, correct, counts, strict=True)}
         figures["modality_accuracy"] = _measured_heads(model)
-        weights = model.round.weights[0].tolist()
+        weights = model.weights[0].tolist()
         figures["modality_weight"] = dict(zip(project.pool.modalities, weights, strict=True))
     if before is not None and before.enough:
         # Measured on what measures now, so that a difference is the model's.
@@ -105,7 +105,7 @@ def _correct_by_class(model: Model) -> list[int]:
     """Of the measuring samples of each class, how many the model gets right."""
     rows, classes = model.labels.held_rows, model.labels.held_classes
     right = model.probabilities(rows).argmax(1) == classes
-    return np.bincount(classes[right], minlength=model.data.prepared.num_classes).tolist()
+    return np.bincount(classes[right], minlength=model.data.num_classes).tolist()
 
 
 def _measured_heads(model: Model) -> dict[str, float]:

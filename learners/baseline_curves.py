@@ -20,7 +20,8 @@ import torch
 from filelock import FileLock
 
 from envs.errors import ConfigError
-from envs.multimodal_al import EnvConfig, Source
+from envs.multimodal_al import EnvConfig
+from envs.source import Source
 from envs.sources import is_family, open_dataset
 from policies.strategies import get_strategy
 from runtime.array_store import ArrayStore
@@ -117,12 +118,9 @@ def _play_all(config: EnvConfig, parts: list[_Part]) -> Iterator[tuple[_Part, np
 def _play(config: EnvConfig, strategy: str, source_number: int, low: int) -> np.ndarray:
     """Curves [starts, T + 1] of one strategy on the starts of one part."""
     torch.set_num_threads(1)
-    source = Source(config, config.datasets[source_number])
-    select = get_strategy(strategy)
+    source = Source(config.datasets[source_number], config.model, config.protocol, config.seed, config.device)
     simulation = source.simulation
-    round_ = simulation.reset([source.start(i) for i in range(low, min(low + CHUNK, config.starts))])
+    simulation.reset([source.start(i) for i in range(low, min(low + CHUNK, config.starts))])
     accuracies = [simulation.measure().accuracy]
-    for _ in range(config.protocol.rounds):
-        round_ = simulation.label(select(round_, config.protocol.batch_size))
-        accuracies.append(simulation.measure().accuracy)
+    accuracies += [step.after.accuracy for step in simulation.play(get_strategy(strategy))]
     return torch.stack(accuracies, 1).cpu().numpy()

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates.offer import CandidateConfig
 from envs.errors import ConfigError, nearest
-from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
@@ -137,7 +137,7 @@ class TrainConfig:
     algorithm: str = "reinforce"  # or ppo, appo (asynchronous), evolution
     starts: int = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    model: TaskModelConfig = field(default_factory=TaskModelConfig)
+    model: FrozenConfig = field(default_factory=FrozenConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     policy: SelectorConfig = field(default_factory=SelectorConfig)

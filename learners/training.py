@@ -17,9 +17,10 @@ import torch
 from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
-from envs.multimodal_al import VectorMultimodalALEnv, open_source
+from envs.multimodal_al import VectorMultimodalALEnv
 from envs.pools.partition import partition
 from envs.pools.pool import Pool
+from envs.source import open_source
 from envs.sources import absolute_name, is_family
 from learners.algorithms.evolution import EvolutionTrainer
 from learners.algorithms.ppo import APPO, PPO, PPOConfig

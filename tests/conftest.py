@@ -13,12 +13,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import partition, training_roles
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools.pool import Pool
 from envs.round import Round
-from envs.simulation import ProtocolConfig, Simulation, draw_start
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import training_starts, training_trainer
 from envs.sources import open_dataset
 from tests.support.paths import ROOT
 
@@ -62,10 +61,8 @@ def begin() -> Callable[..., tuple[Simulation, Round]]:
 
     def make(pool: Pool, seeds: tuple[int, ...] = (0,), copies: int = 1, **changes) -> tuple[Simulation, Round]:
         protocol = ProtocolConfig(**({"initial_labels": 8, "batch_size": 4, "rounds": 3} | changes))
-        data = prepare(pool, partition(pool).policy)
-        simulation = Simulation(data, TaskModelConfig(hidden=8, steps=10), protocol)
-        starts = [draw_start(training_roles(pool, seed), seed, protocol) for seed in seeds]
-        return simulation, simulation.reset(starts, copies)
+        simulation = Simulation(training_trainer(pool, FrozenConfig(hidden=8, steps=10)), protocol)
+        return simulation, simulation.reset(training_starts(pool, protocol, seeds), copies)
 
     return make
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from envs.candidates.published_score import Score, published_score
 from envs.errors import ConfigError, nearest
+from envs.models.base import Outputs, rows_at
 from envs.models.contribution import weights_among_present
 from envs.models.evidence import difficulty, expected_probabilities, mean_entropy, vacuity
-from envs.models.frozen.model import Outputs, rows_at
 from envs.round import Round
 
 GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding

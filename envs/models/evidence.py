@@ -1,7 +1,7 @@
 """EFDA: evidential fusion for difficulty-aware policy adjustment (RL-MBA, arXiv 2603.25107).
 
 A head answers with Dirichlet parameters alpha = 1 + evidence over C classes. Tensors keep the rows on the last
-axis and the classes on the one before it, as `envs.models.frozen.model.Outputs` does.
+axis and the classes on the one before it, as `envs.models.base.Outputs` does.
 """
 
 from __future__ import annotations
@@ -55,3 +55,15 @@ def expected_probabilities(alpha: Tensor) -> Tensor:
 def mean_entropy(alpha: Tensor) -> Tensor:
     """Entropy of the expected probabilities, in nats, [..., C, R] to [..., R]: uncertainty blind to the evidence."""
     return torch.special.entr(expected_probabilities(alpha)).sum(-2)
+
+
+def softplus_and_slope(x: Tensor, out: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """softplus(x) and its derivative sigmoid(x), by way of softplus(x) = -log sigmoid(-x).
+
+    In single precision softplus stops growing at 85. `out` holds both results; a loop should give it: fresh memory for
+    every call costs as much as the arithmetic.
+    """
+    value, slope = out or (torch.empty_like(x), torch.empty_like(x))
+    complement = torch.neg(x, out=slope).sigmoid_().clamp_min_(1e-37)
+    torch.log(complement, out=value).neg_()
+    return value, complement.neg_().add_(1.0)

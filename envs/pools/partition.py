@@ -17,9 +17,11 @@ of the roles depend on the pool alone, not on the seed, and episodes of many see
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -27,13 +29,13 @@ import numpy as np
 from envs.errors import ConfigError, DataError
 from envs.pools.checks import TEST, TRAIN, UNKNOWN, VALIDATION
 from envs.pools.pool import Pool
+from envs.randomness import stream
 
 TEST_SHARE = 0.25  # of the labelled rows, where the pool does not name its test rows
 HOLDOUT_SHARE = 0.25  # of the policy half: the rows that the reward is measured on
 VALIDATION_SHARE = 0.15  # of either half
 
 _BLOCK = 7  # units; the least that the shares above divide without gross rounding
-_PARTITION, _TRAINING, _EVALUATION = 1, 2, 3  # keep the random streams apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,23 @@ class Roles:
     pool: np.ndarray  # may be picked and labelled
     validation: np.ndarray  # tunes the task model
     holdout: np.ndarray  # scores the task model: reward rows in training, test rows in comparisons
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where an episode begins: what its copies share."""
+
+    seed: int
+    roles: Roles
+    initial: np.ndarray  # int64 [n] positions within roles.pool, labelled from the beginning
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that decides the start; equal digests make a fair pair."""
+        h = hashlib.sha256(str(self.seed).encode())
+        for part in (self.roles.pool, self.roles.validation, self.roles.holdout, self.initial):
+            h.update(np.ascontiguousarray(part, np.int64).tobytes())
+        return h.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +96,7 @@ def _partition(pool: Pool) -> Partition:
     rows = np.flatnonzero(pool.labels != UNKNOWN)
     split = np.full(len(rows), TRAIN) if pool.split is None else pool.split[rows]
     test = rows[split == TEST]
-    rng = _rng(_PARTITION, 0)
+    rng = _rng("partition", 0)
     half = {"policy": 0.5, "evaluation": 0.5}
     if len(test):
         dealt = _deal(pool, rows[split != TEST], half, rng, trim=False)
@@ -103,7 +122,7 @@ def training_roles(pool: Pool, seed: int) -> Roles:
         ConfigError: if `seed` is not a whole number of at least 0.
     """
     rows = partition(pool).policy
-    return _draw(pool, rows, HOLDOUT_SHARE, _rng(_TRAINING, seed))
+    return _draw(pool, rows, HOLDOUT_SHARE, _rng("training roles", seed))
 
 
 def evaluation_roles(pool: Pool, seed: int) -> Roles:
@@ -115,7 +134,7 @@ def evaluation_roles(pool: Pool, seed: int) -> Roles:
         ConfigError: if `seed` is not a whole number of at least 0.
     """
     parts = partition(pool)
-    roles = _draw(pool, parts.evaluation, 0.0, _rng(_EVALUATION, seed))
+    roles = _draw(pool, parts.evaluation, 0.0, _rng("evaluation roles", seed))
     return Roles(roles.pool, roles.validation, parts.test)
 
 
@@ -132,10 +151,10 @@ def _draw(pool: Pool, rows: np.ndarray, holdout: float, rng: np.random.Generator
     return Roles(dealt["pool"], dealt["validation"], dealt.get("holdout", rows[:0]))
 
 
-def _rng(purpose: int, seed: int) -> np.random.Generator:
+def _rng(purpose: str, seed: int) -> np.random.Generator:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(f"seed is {seed!r}; it must be a whole number of at least 0.")
-    return np.random.default_rng(np.random.SeedSequence([purpose, int(seed)]))
+    return stream(int(seed), purpose)
 
 
 def _require_rows(pool: Pool, roles: Mapping[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from envs.errors import ConfigError, nearest
 from envs.pools.checks import TEST, TRAIN
 from envs.pools.pool import Pool
+from envs.randomness import stream
 
 CLUSTER_SHARES = (0.6, 0.3, 0.1)  # of a class: the rare clusters are what selection must find
 TEST_SHARE = 0.25
@@ -248,8 +249,7 @@ def make_synthetic(spec: SyntheticSpec) -> Pool:
 
 def _rng(spec: SyntheticSpec, purpose: str) -> np.random.Generator:
     """A stream per purpose, so that one parameter does not change what another one draws."""
-    stream = ("rows", "clusters", "order", "outliers", "label_noise", "missing", "corruption")
-    return np.random.default_rng(np.random.SeedSequence([spec.seed, stream.index(purpose)]))
+    return stream(spec.seed, f"synthetic: {purpose}")
 
 
 def _presence(spec: SyntheticSpec) -> np.ndarray:

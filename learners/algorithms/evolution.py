@@ -19,19 +19,18 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from envs.errors import PolicyError, RLMBAError
-from envs.models.frozen.preparation import PreparedPool, prepare
-from envs.multimodal_al import open_source
-from envs.pools.partition import partition
+from envs.models.base import TaskTrainer
+from envs.pools.partition import Start, partition
 from envs.pools.pool import Pool
-from envs.simulation import ProtocolConfig, Start
+from envs.randomness import start_seed, stream
+from envs.simulation import ProtocolConfig
+from envs.source import open_source, training_starts, training_trainer
 from envs.sources import is_family
 from learners.algorithms.population import (
     Arena,
     draw_protocol,
-    draw_starts,
     play_population,
     population_fitness,
-    start_seed,
 )
 from learners.settings import ResourceConfig, TrainConfig
 from learners.telemetry.board import distinct_names
@@ -43,7 +42,6 @@ STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not dep
 RETRIES = 3  # times that a task is started again after its process died
 
 _STATE = "evolution"  # file of a checkpoint
-_SEARCH, _POOLS, _PROTOCOLS = 1, 2, 3  # keep the random streams apart
 _Figures = dict[str, np.ndarray]
 
 
@@ -58,7 +56,7 @@ class Search:
     """
 
     def __init__(self, initial: np.ndarray, sigma0: float, population: int, seed: int):
-        rng = np.random.default_rng([seed, _SEARCH])
+        rng = stream(seed, "evolution: search")
         options = {
             "CMA_diagonal": True,
             "popsize": population,
@@ -103,9 +101,9 @@ class Players:
             num_cpus=1, num_gpus=resources.num_gpus_per_env_runner, max_retries=RETRIES
         )(play_population) if self._at_once else None  # fmt: skip
 
-    def share(self, data: PreparedPool) -> PreparedPool | ray.ObjectRef:
-        """Prepared rows, where all players reach them."""
-        return data if self._task is None else ray.put(data)
+    def share(self, trainer: TaskTrainer) -> TaskTrainer | ray.ObjectRef:
+        """A trainer, where all players reach its rows."""
+        return trainer if self._task is None else ray.put(trainer)
 
     def play(self, jobs: Sequence[tuple[Any, ...]]) -> list[_Figures]:
         """What `play_population` gives for each of these arguments, in their order.
@@ -157,7 +155,7 @@ class _Opened:
     """A source that is open: all the time, or a pool of a family for one generation."""
 
     pool: Pool
-    data: PreparedPool | ray.ObjectRef
+    trainer: TaskTrainer | ray.ObjectRef
 
 
 class EvolutionTrainer:
@@ -185,13 +183,9 @@ class EvolutionTrainer:
         return Search(self._initial, evolution.sigma0, evolution.population, self.config.seed)
 
     def _open(self, number: int, generation: int) -> _Opened:
-        rng = self._rng(_POOLS, generation, number)
+        rng = stream(self.config.seed, "evolution: pools", generation, number)
         pool = open_source(self.config.datasets[number], self.config.protocol, rng)
-        data = prepare(pool, partition(pool).policy, dim=self.config.model.projection_dim)
-        return _Opened(pool, self._players.share(data))
-
-    def _rng(self, stream: int, generation: int, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.seed, stream, generation, number])
+        return _Opened(pool, self._players.share(training_trainer(pool, self.config.model)))
 
     def step(self) -> tuple[dict[str, float], dict[str, float]]:
         """One generation; its figures, and where its time went."""
@@ -214,9 +208,9 @@ class EvolutionTrainer:
                 self._count_labels(number, len(partition(source.pool).policy))
             protocol, starts = self._starts(source.pool, number, generation)
             config = self.config
-            arena = Arena(protocol, config.model, config.candidates, config.reward, config.policy)
+            arena = Arena(protocol, config.candidates, config.reward, config.policy)
             for low in range(0, len(starts), STARTS_PER_TASK):
-                jobs.append((source.data, starts[low : low + STARTS_PER_TASK], arena, weights))
+                jobs.append((source.trainer, starts[low : low + STARTS_PER_TASK], arena, weights))
                 owner.append(number)
         results = self._players.play(jobs)
         joined = []
@@ -232,9 +226,10 @@ class EvolutionTrainer:
         numbers = [i % self.config.starts for i in range(first, first + evolution.starts)]
         seeds = [start_seed(self.config.seed, i) for i in numbers]
         if evolution.vary_protocol:
-            rows = len(draw_starts(pool, protocol, seeds[:1])[0].roles.pool)
-            protocol = draw_protocol(self._rng(_PROTOCOLS, generation, number), protocol, rows)
-        return protocol, draw_starts(pool, protocol, seeds)
+            rng = stream(self.config.seed, "evolution: protocols", generation, number)
+            rows = len(training_starts(pool, protocol, seeds[:1])[0].roles.pool)
+            protocol = draw_protocol(rng, protocol, rows)
+        return protocol, training_starts(pool, protocol, seeds)
 
     def _count_labels(self, number: int, labels: int) -> None:
         self.card.trained_on[number]["labels"] += labels

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from envs.candidates.offer import CandidateConfig
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import PreparedPool
-from envs.pools.partition import training_roles
-from envs.pools.pool import Pool
+from envs.models.base import TaskTrainer
+from envs.pools.partition import Start
 from envs.rewards import Outcome, RewardConfig, reward
-from envs.simulation import ProtocolConfig, Simulation, Start, draw_start
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import torch_device
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 
@@ -36,14 +35,13 @@ class Arena:
     """What decides an episode beside its data set, its start and the policy."""
 
     protocol: ProtocolConfig
-    model: TaskModelConfig
     candidates: CandidateConfig
     reward: RewardConfig
     policy: SelectorConfig
 
 
 def play_population(
-    data: PreparedPool, starts: Sequence[Start], arena: Arena, weights: np.ndarray
+    trainer: TaskTrainer, starts: Sequence[Start], arena: Arena, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Let P linear policies play S starts, greedily and all in lockstep.
 
@@ -52,6 +50,7 @@ def play_population(
     average only moves worth between the rounds of an episode.
 
     Args:
+        trainer: for these starts; it moves to the GPU that this process may use, if any.
         weights: float32 [P, F, 1 + S], of `Selector.weights`.
 
     Returns:
@@ -59,18 +58,15 @@ def play_population(
         soft_accuracy, hard_accuracy, weakest_modality.
     """
     torch.set_num_threads(1)
-    data = _on_device(data)
-    simulation = Simulation(data, arena.model, arena.protocol)
+    simulation = Simulation(trainer.to(torch_device("auto")), arena.protocol)
     count = len(weights)
-    round_ = simulation.reset(starts, copies=count)
-    rows = torch.from_numpy(np.tile(weights, (len(starts), 1, 1))).to(data.x.device)
+    simulation.reset(starts, copies=count)
+    rows = torch.from_numpy(np.tile(weights, (len(starts), 1, 1))).to(simulation.trainer.device)
     choose = Learned(Selector(arena.policy).with_row_weights(rows), arena.candidates)
     sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(rows), dtype=torch.float64))
-    after = simulation.measure()
-    for _ in range(arena.protocol.rounds):
-        round_ = simulation.label(choose(round_, arena.protocol.batch_size))
-        before, after = after, simulation.measure()
-        outcome = Outcome(before, after, round_.weights, torch.zeros_like(after.accuracy))
+    for step in simulation.play(choose):
+        after = step.after
+        outcome = Outcome(step.before, after, simulation.round.weights, torch.zeros_like(after.accuracy))
         values = {
             "return": reward(outcome, arena.reward)[0],
             "accuracy": after.accuracy,
@@ -81,14 +77,6 @@ def play_population(
         for name, value in values.items():
             sums[name] += value.double().cpu()
     return {name: (total / arena.protocol.rounds).numpy().reshape(-1, count) for name, total in sums.items()}
-
-
-def _on_device(data: PreparedPool) -> PreparedPool:
-    """On the GPU that this process may use, if any."""
-    if not torch.cuda.is_available():
-        return data
-    tensors = ("x", "labels", "density") + (() if data.present is None else ("present",))
-    return replace(data, **{name: getattr(data, name).to("cuda") for name in tensors})
 
 
 def population_fitness(returns: Sequence[np.ndarray]) -> np.ndarray:
@@ -117,13 +105,3 @@ def draw_protocol(rng: np.random.Generator, base: ProtocolConfig, pool_rows: int
         if protocol.budget <= pool_rows:
             return protocol
     return base
-
-
-def start_seed(seed: int, number: int) -> int:
-    """Seed of start `number` of a run: the same that `envs.multimodal_al.Source` gives it."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] % 2**31)
-
-
-def draw_starts(pool: Pool, protocol: ProtocolConfig, seeds: Sequence[int]) -> list[Start]:
-    """Starts on the policy half of a pool."""
-    return [draw_start(training_roles(pool, seed), seed, protocol) for seed in seeds]

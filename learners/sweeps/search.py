@@ -30,10 +30,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from envs.errors import ConfigError
-from envs.models.frozen.preparation import prepare
-from envs.multimodal_al import Source
-from envs.pools.partition import partition, training_roles
-from envs.simulation import draw_start
+from envs.source import open_source, training_starts, training_trainer
 from envs.sources import absolute_name, is_family, open_dataset
 from learners.algorithms.population import Arena, play_population
 from learners.run_folder import RunFolder
@@ -82,7 +79,8 @@ def sweep(
     for name in sample.datasets:
         if is_family(name):
             raise ConfigError(f"'{name}' is no single pool, and a sweep measures every trial on the same one.")
-        Source(replace(sample.env(), device="cpu"), name)  # complains where an episode does not fit
+        # Raises ConfigError where the data set cannot supply the budget.
+        open_source(name, sample.protocol, np.random.default_rng(sample.seed))
     datasets = [absolute_name(name) for name in sample.datasets]
     config = replace(config, train=dict(config.train) | {"datasets": datasets})
     if not resume:
@@ -218,15 +216,13 @@ def _checkpoint(run: RunFolder, done: int, whole: bool) -> Any:
 def measure(config: TrainConfig, policy: Path, starts: int) -> dict[str, float]:
     """What greedy episodes of a linear policy come to, means over data sets and starts, fractions of 1."""
     selector, _ = load_policy(policy)
-    arena = Arena(config.protocol, config.model, config.candidates, config.reward, config.policy)
+    arena = Arena(config.protocol, config.candidates, config.reward, config.policy)
     weights = selector.weights.detach().numpy()[None]
     found = []
     for name in config.datasets:
         pool = open_dataset(name)
-        data = prepare(pool, partition(pool).policy, dim=config.model.projection_dim)
-        seeds = range(FIRST_START, FIRST_START + starts)
-        played = [draw_start(training_roles(pool, seed), seed, config.protocol) for seed in seeds]
-        found.append(play_population(data, played, arena, weights))
+        played = training_starts(pool, config.protocol, range(FIRST_START, FIRST_START + starts))
+        found.append(play_population(training_trainer(pool, config.model), played, arena, weights))
     renamed = {"aulc": "accuracy", "hard_third": "hard_accuracy"}
     names = ("aulc", "weakest_modality", "hard_third", "soft_accuracy")
     return {n: float(np.mean([f[renamed.get(n, n)].mean() for f in found])) for n in names}

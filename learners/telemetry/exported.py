@@ -13,12 +13,11 @@ from torch import Tensor
 
 from envs.models.contribution import sample_contributions
 from envs.models.evidence import difficulty
-from envs.models.frozen.preparation import prepare
-from envs.multimodal_al import open_source
-from envs.pools.partition import partition
+from envs.pools.partition import Start
+from envs.randomness import start_seed
 from envs.round import Round
-from envs.simulation import Simulation, Start
-from learners.algorithms.population import draw_starts, start_seed
+from envs.simulation import Simulation
+from envs.source import open_source, training_starts, training_trainer
 from learners.settings import TrainConfig
 from learners.telemetry.board import Board, distinct_names
 from learners.telemetry.curves import label_curve
@@ -72,8 +71,8 @@ def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]
     pools = [open_source(n, protocol, np.random.default_rng(config.seed)) for n in config.datasets[:SOURCES]]
     points = []
     for name, pool in zip(distinct_names([pool.name for pool in pools]), pools, strict=True):
-        data = prepare(pool, partition(pool).policy, dim=config.model.projection_dim, device=device)
-        simulation, starts = Simulation(data, config.model, protocol), draw_starts(pool, protocol, seeds)
+        simulation = Simulation(training_trainer(pool, config.model, device), protocol)
+        starts = training_starts(pool, protocol, seeds)
         played = {n: play(simulation, starts, strategy) for n, strategy in strategies.items()}
         own = played["policy"]
         accuracy = {n: p.accuracy for n, p in played.items()}
@@ -83,19 +82,18 @@ def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]
             contributions = zip(pool.modalities, own.contributions[t], strict=True)
             values |= {f"picked_contribution/{name}/{modality}": value for modality, value in contributions}
             board.histograms(before, values)
-        points.append(pool_points(name, pool, data, starts[0], own.picks[0]))
+        points.append(pool_points(name, pool, simulation.round.model.inputs()[0], starts[0], own.picks[0]))
     return points
 
 
 def play(simulation: Simulation, starts: Sequence[Start], strategy: Strategy) -> Played:
     """Let a strategy play the starts."""
-    round_, batch = simulation.reset(starts), simulation.protocol.batch_size
+    simulation.reset(starts)
     accuracy, picks, described = [simulation.measure().accuracy], [], []
-    for _ in range(simulation.protocol.rounds):
-        picks.append(strategy(round_, batch))
-        described.append(_describe(round_, picks[-1]))
-        round_ = simulation.label(picks[-1])
-        accuracy.append(simulation.measure().accuracy)
+    for step in simulation.play(strategy):
+        picks.append(step.picks)
+        described.append(_describe(step.round, step.picks))
+        accuracy.append(step.after.accuracy)
     u, contributions = (torch.stack(values).cpu() for values in zip(*described, strict=True))
     return Played(
         accuracy=torch.stack(accuracy, 1).cpu().numpy(),
@@ -106,7 +104,7 @@ def play(simulation: Simulation, starts: Sequence[Start], strategy: Strategy) ->
 
 
 def _describe(round_: Round, picked: Tensor) -> tuple[Tensor, Tensor]:
-    """Of some positions [S, b]: difficulty U [S, b], and each modality's contribution [S, M, b]."""
+    """Difficulty U [S, b] of these positions, and each modality's contributions [S, M, b]."""
     outputs = round_.outputs_at(picked)
-    head = round_.model.parameters.multimodal_head
+    head = round_.model.head
     return difficulty(round_.fused(outputs)), sample_contributions(head, outputs.hidden, outputs.logits.argmax(1))

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import text_format
 from tensorboard.plugins.projector import ProjectorConfig
+from torch import Tensor
 
-from envs.models.frozen.preparation import PreparedPool
+from envs.pools.partition import Start
 from envs.pools.pool import Pool
-from envs.simulation import Start
 
 DIMENSIONS = 64  # at most
 ROWS = 5000  # at most; labelled ones are kept before others
@@ -31,12 +31,12 @@ class Points:
     cells: list[tuple[str, ...]]  # R times COLUMNS
 
 
-def pool_points(name: str, pool: Pool, data: PreparedPool, start: Start, batches: np.ndarray) -> Points:
+def pool_points(name: str, pool: Pool, features: Tensor, start: Start, batches: np.ndarray) -> Points:
     """The pool rows of one episode, ROWS of them at most: those bought, and of the others a random choice.
 
     Args:
         name: what the Projector calls them.
-        data: prepared rows of the policy half.
+        features: of the pool, as the task model gets them, [D, P].
         batches: int64 [T, b], pool positions in the order of buying.
     """
     rows = start.roles.pool
@@ -47,14 +47,13 @@ def pool_points(name: str, pool: Pool, data: PreparedPool, start: Start, batches
         stage[batch] = STAGES[index * len(STAGES) // len(batches)]
     priority = np.random.default_rng(start.seed).random(len(rows)) - (bought != NEVER)
     shown = np.sort(np.argsort(priority)[:ROWS])
-    features = data.x[:, :-1].cpu().numpy()[:, :, data.columns(rows[shown])]
     cells = []
     for position in shown:
         row = rows[position]
         has = [m for m, there in zip(pool.modalities, pool.present[row], strict=True) if there]
         label = pool.class_names[pool.labels[row]]
         cells.append((label, bought[position], stage[position], "+".join(has), str(pool.ids[row])))
-    return Points(name, reduced(features.reshape(-1, len(shown)).T), cells)
+    return Points(name, reduced(np.asarray(features.cpu())[:, shown].T), cells)
 
 
 def reduced(x: np.ndarray) -> np.ndarray:

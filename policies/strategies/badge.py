@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from envs.kmeanspp import Factor, d_squared_sampling, squared_norms
-from envs.models.frozen.model import Outputs
+from envs.models.base import Outputs
 from envs.round import Round
 
 

@@ -20,7 +20,7 @@ def bald(round_: Round, batch_size: int) -> Tensor:
     """
     trained = round_.refitted(dropout=DROPOUT)
     embedding = trained.outputs.embedding()  # [E, M H, P]
-    head = trained.model.parameters.multimodal_head  # [E, C, M H]
+    head = trained.model.head  # [E, C, M H]
     units = trained.outputs.hidden.shape[2]
     drawn = round_.uniforms("bald", PASSES * head.shape[2]).view(len(head), PASSES, -1, units)
     scale = (drawn >= DROPOUT).to(head.dtype) / (1.0 - DROPOUT)

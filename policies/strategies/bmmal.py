@@ -20,8 +20,7 @@ def bmmal(round_: Round, batch_size: int) -> Tensor:
 def bmmal_ce(round_: Round, batch_size: int) -> Tensor:
     """BMMAL as published, on task models of its own whose modality heads learn by cross-entropy; picks [E, b]."""
     trained = round_.refitted(heads="cross_entropy")
-    logits = torch.matmul(trained.model.parameters.modality_head, trained.outputs.hidden)
-    return _pick(round_, trained, torch.softmax(logits, dim=2), batch_size)
+    return _pick(round_, trained, torch.softmax(trained.outputs.modality_logits, dim=2), batch_size)
 
 
 def _pick(round_: Round, trained: Round, probabilities: Tensor, batch_size: int) -> Tensor:
@@ -43,7 +42,7 @@ def gradient_factors(round_: Round, probabilities: Tensor) -> list[Factor]:
     """
     outputs = round_.outputs
     predicted = outputs.logits.argmax(1)  # [E, P]
-    phi = sample_contributions(round_.model.parameters.multimodal_head, outputs.hidden, predicted).abs()
+    phi = sample_contributions(round_.model.head, outputs.hidden, predicted).abs()
     total = phi.sum(1, keepdim=True)
     share = torch.where(total > 0, phi / total.clamp_min(1e-30), 1.0 / phi.shape[1])  # [E, M, P]
     factors = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from envs.kmeanspp import BLOCK, k_means, squared_distances
-from envs.models.frozen.model import per_episode
+from envs.models.base import per_episode
 from envs.round import Round
 
 LLOYD_ITERATIONS = 20
@@ -43,42 +45,76 @@ def typiclust(round_: Round, batch_size: int) -> Tensor:
     into labelled + b clusters, at most 500. Each pick comes from the cluster with the fewest labelled or picked
     samples, of these the largest; clusters of 5 samples or fewer wait until the others are used up.
     """
-    points = round_.x[:, :, :-1].flatten(1, 2)  # [S, M D, P]
+    points = round_.model.inputs()
     starts, _, pool = points.shape
     copies = round_.episodes // starts
-    count = min(round_.labelled.shape[1] + batch_size, MAX_CLUSTERS, pool)
-    everything = torch.ones(starts, pool, dtype=torch.bool, device=points.device)
+    count = cluster_count(round_.labelled.shape[1], batch_size, pool)
     uniforms = round_.uniforms("typiclust", count)[::copies]
-    _, _, cluster = k_means(points, everything, uniforms, LLOYD_ITERATIONS)  # [S, P]
+    cluster = clusters_of(points, uniforms)
     with round_.stopwatch.measure("picking"):
-        chosen = choose_clusters(per_episode(cluster, round_.episodes), round_, batch_size, count)
-        members = [c.argsort(stable=True).split(torch.bincount(c, minlength=count).tolist()) for c in cluster]
-        distances: dict[tuple[int, int], Tensor] = {}
-        picks = torch.empty_like(chosen)
-        for e in range(round_.episodes):
-            start = e // copies
-            for number in chosen[e].unique().tolist():
-                rows = members[start][number]
-                if (start, number) not in distances:
-                    distances[start, number] = neighbour_distance(points[start][:, rows])
-                slots = (chosen[e] == number).nonzero()[:, 0]
-                atypical = distances[start, number].masked_fill(~round_.available[e, rows], torch.inf)
-                picks[e, slots] = rows[atypical.topk(len(slots), largest=False).indices]
-        return picks
+        return typical_of_clusters(points, cluster, round_.labelled, round_.available, batch_size)
 
 
-def choose_clusters(cluster: Tensor, round_: Round, batch_size: int, count: int) -> Tensor:
-    """The cluster that each pick comes from, [E, b], given every sample's cluster [E, P] of `count`."""
-    pool = cluster.shape[1]
+def cluster_count(labelled: int, batch_size: int, pool: int) -> int:
+    """Into how many clusters TypiClust divides a pool."""
+    return min(labelled + batch_size, MAX_CLUSTERS, pool)
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The cluster of each of P samples, of S starts."""
+
+    of: Tensor  # int64 [S, P]
+    count: int
+
+
+def clusters_of(points: Tensor, uniforms: Tensor) -> Clusters:
+    """Divide points [S, D, P] by k-means, seeded by uniforms [S, k]."""
+    everything = torch.ones(points.shape[0], points.shape[2], dtype=torch.bool, device=points.device)
+    return Clusters(k_means(points, everything, uniforms, LLOYD_ITERATIONS)[2], uniforms.shape[1])
+
+
+def typical_of_clusters(
+    points: Tensor, clusters: Clusters, labelled: Tensor, available: Tensor, batch_size: int
+) -> Tensor:
+    """The most typical available samples of the clusters that `choose_clusters` names; picks [E, b].
+
+    Args:
+        points: [S, D, P]; each start is shared by E / S copies.
+        labelled: positions [E, n].
+        available: bool [E, P].
+    """
+    episodes, copies = len(available), len(available) // len(points)
+    every = Clusters(per_episode(clusters.of, episodes), clusters.count)
+    chosen = choose_clusters(every, labelled, available, batch_size)
+    sizes = [torch.bincount(c, minlength=clusters.count).tolist() for c in clusters.of]
+    members = [c.argsort(stable=True).split(s) for c, s in zip(clusters.of, sizes, strict=True)]
+    distances: dict[tuple[int, int], Tensor] = {}
+    picks = torch.empty_like(chosen)
+    for e in range(episodes):
+        start = e // copies
+        for number in chosen[e].unique().tolist():
+            rows = members[start][number]
+            if (start, number) not in distances:
+                distances[start, number] = neighbour_distance(points[start][:, rows])
+            slots = (chosen[e] == number).nonzero()[:, 0]
+            atypical = distances[start, number].masked_fill(~available[e, rows], torch.inf)
+            picks[e, slots] = rows[atypical.topk(len(slots), largest=False).indices]
+    return picks
+
+
+def choose_clusters(clusters: Clusters, labelled: Tensor, available: Tensor, batch_size: int) -> Tensor:
+    """The cluster that each pick comes from, [E, b]; `clusters.of` is [E, P]."""
+    cluster, count, pool = clusters.of, clusters.count, clusters.of.shape[1]
 
     def members(of: Tensor, among: Tensor) -> Tensor:
         zeros = torch.zeros(len(of), count, dtype=torch.int64, device=of.device)
         return zeros.scatter_add_(1, of, among.long())
 
     size = members(cluster, torch.ones_like(cluster))  # [E, count]
-    labelled = cluster.gather(1, round_.labelled)
-    covered = members(labelled, torch.ones_like(labelled))
-    left = members(cluster, round_.available)
+    at_labelled = cluster.gather(1, labelled)
+    covered = members(at_labelled, torch.ones_like(at_labelled))
+    left = members(cluster, available)
     # Lexicographic: small, covered, larger first.
     order = ((size < MIN_CLUSTER_SIZE) * (pool + 1) + covered) * (pool + 1) + (pool - size)
     last = torch.iinfo(torch.int64).max

@@ -20,7 +20,7 @@ def deepfool(round_: Round, batch_size: int) -> Tensor:
     hidden, logits = outputs.hidden, outputs.logits
     episodes, modalities, units, _ = hidden.shape
     classes = logits.shape[1]
-    head = round_.model.parameters.multimodal_head.view(episodes, classes, modalities, units)[..., :-1]
+    head = round_.model.head.view(episodes, classes, modalities, units)[..., :-1]
     head = head.transpose(1, 2)  # [E, M, C, H - 1]
     product = head @ head.mT
     own = product.diagonal(dim1=2, dim2=3)

@@ -345,13 +345,13 @@ import gymnasium as gym
 import numpy as np
 import envs
 from envs.simulation import ProtocolConfig
-from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.trainer import FrozenConfig
 import policies.selector
 from policies.strategies import get_strategy
 import envs.multimodal_al
 
 env = gym.make("MultimodalAL-v0", config=dict(
-    datasets={CONFIG.datasets!r}, protocol=ProtocolConfig(8, 4, 2), model=TaskModelConfig(hidden=8, steps=4)))
+    datasets={CONFIG.datasets!r}, protocol=ProtocolConfig(8, 4, 2), model=FrozenConfig(hidden=8, steps=4)))
 env.reset(seed=0)
 done = False
 while not done:

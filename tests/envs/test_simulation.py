@@ -7,14 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools.partition import evaluation_roles, partition, training_roles
 from envs.pools.pool import Pool
-from envs.simulation import ProtocolConfig, Simulation, draw_start
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import draw_start, evaluation_trainer
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)
-MODEL = TaskModelConfig(hidden=6, steps=10)
+MODEL = FrozenConfig(hidden=6, steps=10)
 
 
 @pytest.fixture
@@ -62,13 +62,14 @@ def test_measured_rows_do_not_reach_choosers(pool: Pool) -> None:
     labels[parts.test] = (labels[parts.test] + 1) % pool.num_classes
     rounds, measured = [], []
     for one in (pool, Pool(**{**vars(pool), "labels": labels})):
-        simulation = Simulation(prepare(one, parts.evaluation, parts.test), MODEL, PROTOCOL)
+        simulation = Simulation(evaluation_trainer(one, MODEL), PROTOCOL)
         # The same start for both: drawing it again would stratify by the changed labels.
         simulation.reset([draw_start(evaluation_roles(pool, 0), 0, PROTOCOL)])
         rounds.append(simulation.round)
         measured.append(simulation.measure().accuracy)
     assert not torch.equal(*measured)
-    for name in ("x", "density", "labelled", "labels", "weights"):
+    torch.testing.assert_close(rounds[0].model.inputs(), rounds[1].model.inputs(), rtol=0, atol=0)
+    for name in ("density", "labelled", "labels", "weights"):
         torch.testing.assert_close(getattr(rounds[0], name), getattr(rounds[1], name), rtol=0, atol=0)
     for field in dataclasses.fields(rounds[0].validation):
         one, two = (getattr(r.validation, field.name) for r in rounds)
@@ -76,11 +77,11 @@ def test_measured_rows_do_not_reach_choosers(pool: Pool) -> None:
 
 
 def test_hard_rows_are_a_third_and_fixed_in_advance(simulation: Simulation) -> None:
-    masks = simulation._hard.clone()
+    masks = torch.stack([r.hardest for r in simulation._refer()])
     rows = len(simulation.starts[0].roles.holdout)
     assert (masks.sum(1) == rows // 3).all()
     simulation.label(first_free(simulation))
-    assert torch.equal(simulation._hard, masks)
+    assert torch.equal(torch.stack([r.hardest for r in simulation._refer()]), masks)
 
 
 def test_bad_picks_are_refused_and_nothing_is_bought(simulation: Simulation) -> None:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from envs.errors import ConfigError, DataError, PolicyError, StrategyError
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import evaluation_roles, partition
-from envs.simulation import ProtocolConfig, draw_start
+from envs.pools.partition import partition
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from evaluation.comparison import _enter_policies, compare
 from evaluation.playing import play
@@ -132,10 +132,8 @@ def test_twice_the_same(report: tuple, policies: tuple, tmp_path: Path) -> None:
 
 def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, tmp_path: Path) -> None:
     pool = open_dataset(DATASET)
-    parts = partition(pool)
-    data = prepare(pool, parts.evaluation, parts.test, MODEL.projection_dim)
-    starts = [draw_start(evaluation_roles(pool, s), s, PROTOCOL) for s in (10_000, 10_001, 10_002)]
-    here = play(data, starts, "badge", get_strategy("badge"), PROTOCOL, MODEL)
+    starts = evaluation_starts(pool, PROTOCOL, (10_000, 10_001, 10_002))
+    here = play(Simulation(evaluation_trainer(pool, MODEL), PROTOCOL), starts, "badge", get_strategy("badge"))
     there = [r for r in pq.read_table(report[1] / "rounds.parquet").to_pylist() if r["strategy"] == "badge"]
     assert [r["accuracy"] for r in there] == pytest.approx(here.accuracy.ravel().tolist(), abs=0.011)
     assert there[0]["sample_ids"] == pool.ids[here.initial[0]].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import time
 
 import numpy as np
@@ -10,27 +11,25 @@ import pytest
 import torch
 
 from envs.errors import RLMBAError, StrategyError
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import evaluation_roles, partition
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools.pool import Pool
 from envs.round import Round
-from envs.simulation import ProtocolConfig, draw_start
-from evaluation.playing import Runs, check_pairing, from_arrays, play, to_arrays
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import evaluation_starts, evaluation_trainer
+from evaluation.playing import Runs, check_pairing, play
 from policies.strategies import get_strategy
 from policies.strategies.random import random
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
-MODEL = TaskModelConfig(hidden=8, steps=8)
+MODEL = FrozenConfig(hidden=8, steps=8)
 
 
 @pytest.fixture(scope="module")
 def runs(pool: Pool) -> dict[str, Runs]:
     """Two strategies played in this process."""
-    parts = partition(pool)
-    data = from_arrays(to_arrays(prepare(pool, parts.evaluation, parts.test, MODEL.projection_dim)))
-    starts = [draw_start(evaluation_roles(pool, seed), seed, PROTOCOL) for seed in (7, 8, 9)]
-    return {n: play(data, starts, n, get_strategy(n), PROTOCOL, MODEL) for n in ("random", "margin")}
+    trainer = pickle.loads(pickle.dumps(evaluation_trainer(pool, MODEL)))  # as workers get it
+    starts = evaluation_starts(pool, PROTOCOL, (7, 8, 9))
+    return {n: play(Simulation(trainer, PROTOCOL), starts, n, get_strategy(n)) for n in ("random", "margin")}
 
 
 @pytest.mark.parametrize(("field", "says"), [("starts", "initial labels"), ("models", "round-zero model")])
@@ -61,10 +60,9 @@ def test_another_start_has_another_hash(runs: dict[str, Runs]) -> None:
     "picks", [torch.zeros(3, 4, dtype=torch.int64), torch.arange(9).reshape(3, 3), torch.full((3, 4), 9_999)]
 )
 def test_a_strategy_that_picks_badly_is_named(pool: Pool, picks: torch.Tensor) -> None:
-    data = prepare(pool, partition(pool).evaluation, partition(pool).test)
-    starts = [draw_start(evaluation_roles(pool, seed), seed, PROTOCOL) for seed in (1, 2, 3)]
+    simulation = Simulation(evaluation_trainer(pool, MODEL), PROTOCOL)
     with pytest.raises(StrategyError, match="'bad'"):
-        play(data, starts, "bad", lambda *_: picks, PROTOCOL, MODEL)
+        play(simulation, evaluation_starts(pool, PROTOCOL, (1, 2, 3)), "bad", lambda *_: picks)
 
 
 def test_where_the_seconds_go(pool: Pool) -> None:
@@ -75,9 +73,8 @@ def test_where_the_seconds_go(pool: Pool) -> None:
         time.sleep(0.05)
         return random(round_, batch_size)
 
-    data = prepare(pool, partition(pool).evaluation, partition(pool).test)
-    starts = [draw_start(evaluation_roles(pool, seed), seed, PROTOCOL) for seed in (1, 2)]
-    runs = play(data, starts, "slow", slow, PROTOCOL, MODEL)
+    simulation = Simulation(evaluation_trainer(pool, MODEL), PROTOCOL)
+    runs = play(simulation, evaluation_starts(pool, PROTOCOL, (1, 2)), "slow", slow)
     assert np.isnan(runs.seconds_scoring[:, 0]).all()
     assert ((runs.seconds_picking[:, 1:] >= 0.01) & (runs.seconds_picking[:, 1:] < 0.02)).all()
     assert ((runs.seconds_scoring[:, 1:] >= 0.025) & (runs.seconds_scoring[:, 1:] < 0.035)).all()

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.models.frozen.model import TaskModelConfig
-from envs.pools.partition import evaluation_roles
+from envs.models.frozen.trainer import FrozenConfig
+from envs.pools.partition import Start, evaluation_roles
 from envs.pools.pool import Pool
 from envs.round import Round
-from envs.simulation import ProtocolConfig, Start, draw_start
+from envs.simulation import ProtocolConfig
+from envs.source import draw_start
 from evaluation.playing import Runs
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from policies.strategies.random import random
@@ -36,7 +37,7 @@ def test_all_that_decides_is_in_the_key(pool: Pool, starts: list[Start], monkeyp
         "fingerprint": pool.fingerprint,
         "starts": starts,
         "protocol": PROTOCOL,
-        "model": TaskModelConfig(),
+        "model": FrozenConfig(),
         "chooser": describe_strategy("random", random),
     }
     other_labels = dataclasses.replace(starts[0], initial=starts[0].initial[::-1] + 1)
@@ -50,7 +51,7 @@ def test_all_that_decides_is_in_the_key(pool: Pool, starts: list[Start], monkeyp
             {"starts": [other_labels, starts[1]]},
             {"protocol": dataclasses.replace(PROTOCOL, rounds=3)},
             {"protocol": dataclasses.replace(PROTOCOL, amcb_floor=0.01)},
-            {"model": TaskModelConfig(steps=7)},
+            {"model": FrozenConfig(steps=7)},
             {"chooser": describe_strategy("margin", margin)},
             {"chooser": describe_strategy("entropy", entropy)},  # of the same file
             {"chooser": describe_strategy("random", random) | {"code": "0" * 64}},

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from envs.errors import ConfigError
-from envs.models.frozen.model import TaskModelConfig
-from envs.multimodal_al import EnvConfig, Source
+from envs.models.frozen.trainer import FrozenConfig
+from envs.multimodal_al import EnvConfig
 from envs.simulation import ProtocolConfig
+from envs.source import Source
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
 from policies.strategies import get_strategy
@@ -22,7 +23,7 @@ from runtime.cluster import local_ray
 CONFIG = EnvConfig(
     datasets=("synthetic:samples=300,classes=3,modalities=2,dim=6,seed=1",),
     protocol=ProtocolConfig(initial_labels=6, batch_size=3, rounds=2),
-    model=TaskModelConfig(hidden=6, steps=5),
+    model=FrozenConfig(hidden=6, steps=5),
     starts=18,  # more than one part
     copies=2,
 )
@@ -48,7 +49,7 @@ def test_curves_are_what_the_strategies_reach_and_are_played_once(cache: Path) -
     told: list[tuple[int, int]] = []
     curves = baseline_curves(CONFIG, ("margin", "random"), lambda done, total: told.append((done, total)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    source = Source(CONFIG, CONFIG.datasets[0])
+    source = Source(CONFIG.datasets[0], CONFIG.model, CONFIG.protocol, CONFIG.seed)
     for name in ("margin", "random"):
         round_ = source.simulation.reset([source.start(17)])
         expected = [source.simulation.measure().accuracy.item()]

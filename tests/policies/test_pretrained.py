@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from benchmarks import pretrained
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.pools.partition import evaluation_roles, partition
-from envs.simulation import ProtocolConfig, draw_start
+from envs.models.frozen.trainer import FrozenConfig
+from envs.simulation import ProtocolConfig, Simulation
+from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
@@ -32,13 +31,12 @@ def test_the_card_says_where_the_policy_comes_from() -> None:
 
 def test_it_does_what_its_card_says() -> None:
     selector, card = load_policy(pretrained_policy())
-    pool, protocol, model = open_dataset("emoji"), ProtocolConfig(), TaskModelConfig()
-    figures, parts = card.figures["emoji"], partition(pool)
-    data = prepare(pool, parts.evaluation, parts.test, model.projection_dim)
-    seeds = range(FIRST_SEED, FIRST_SEED + figures["seeds"])
-    starts = [draw_start(evaluation_roles(pool, seed), seed, protocol) for seed in seeds]
+    pool, protocol, model = open_dataset("emoji"), ProtocolConfig(), FrozenConfig()
+    figures = card.figures["emoji"]
+    starts = evaluation_starts(pool, protocol, range(FIRST_SEED, FIRST_SEED + figures["seeds"]))
+    simulation = Simulation(evaluation_trainer(pool, model), protocol)
     areas = {
-        name: play(data, starts, name, choose, protocol, model).accuracy[:, 1:].mean()
+        name: play(simulation, starts, name, choose).accuracy[:, 1:].mean()
         for name, choose in {"learned": Learned(selector, card.candidates), "badge": get_strategy("badge")}.items()
     }
     # Other processors round otherwise, and one pick that differs changes all that follow it.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.trainer import FrozenConfig
 from envs.simulation import ProtocolConfig
 from evaluation.comparison import CompareConfig
 
@@ -15,7 +15,7 @@ DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
 
-MODEL = TaskModelConfig(hidden=8, steps=8)
+MODEL = FrozenConfig(hidden=8, steps=8)
 
 STRATEGIES = ("random", "margin", "badge")
 

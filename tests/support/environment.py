@@ -8,7 +8,7 @@ import numpy as np
 
 import envs  # registers the environment  # noqa: F401
 from envs.candidates.offer import CandidateConfig
-from envs.models.frozen.model import TaskModelConfig
+from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import TERMS, RewardConfig
 from envs.simulation import ProtocolConfig
@@ -20,7 +20,7 @@ ACCURACY_ALONE = dict.fromkeys(TERMS, 0.0) | {"relative_accuracy": 1.0}
 CONFIG = EnvConfig(
     datasets=("synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1",),
     protocol=ProtocolConfig(8, B, T),
-    model=TaskModelConfig(hidden=8, steps=8),
+    model=FrozenConfig(hidden=8, steps=8),
     candidates=CandidateConfig(per_pick=5),
     reward=RewardConfig(**ACCURACY_ALONE),
     starts=STARTS,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from envs.pools.pool import Pool
 CLIP = 10.0  # standard deviations beyond which a feature value is cut off
 BLOCK = 8192  # rows read at a time, so that a memory-mapped pool never lies in memory whole
 NEIGHBOURS = 10  # whose mean similarity is a sample's density
+_TENSORS = ("x", "present", "labels", "density")
 ANCHORS = 4096  # rows among which neighbours are looked for in a larger pool
 
 
@@ -46,6 +50,32 @@ class PreparedPool:
     def columns(self, rows: np.ndarray) -> np.ndarray:
         """Columns of these pool rows."""
         return np.searchsorted(self.rows, rows)
+
+    def inputs(self, rows: np.ndarray) -> Tensor:
+        """Prepared features of these pool rows, all modalities side by side, [M D, R]."""
+        return self.x[:, :-1, torch.from_numpy(self.columns(rows)).to(self.x.device)].flatten(0, 1)
+
+    def to(self, device: str | torch.device) -> PreparedPool:
+        """The same rows with their tensors on a device."""
+        return replace(self, **{k: None if v is None else v.to(device) for k, v in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {name: getattr(self, name) for name in _TENSORS}
+
+    def __reduce__(self) -> tuple[Callable[..., PreparedPool], tuple[dict[str, Any]]]:
+        # As numpy arrays, which processes of a machine share without copies.
+        arrays = {k: None if v is None else v.cpu().numpy() for k, v in self._tensors().items()}
+        return _from_arrays, (
+            {f.name: arrays[f.name] if f.name in arrays else getattr(self, f.name) for f in fields(self)},
+        )
+
+
+def _from_arrays(given: dict[str, Any]) -> PreparedPool:
+    with warnings.catch_warnings():
+        # Shared arrays are read-only and torch does not know that; rows at rest are only read.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensors = {k: None if given[k] is None else torch.from_numpy(given[k]) for k in _TENSORS}
+    return PreparedPool(**(given | tensors))
 
 
 def prepare(

@@ -209,12 +209,14 @@ def test_hidden_sketches_estimate_inner_products(missing_pool, begin) -> None:
 @pytest.mark.parametrize("which", ["pool", "missing_pool", "single_pool"])
 def test_the_score_depends_on_available_rows_alone(which: str, begin, request, rng) -> None:
     _, round_ = begin(request.getfixturevalue(which), (0, 1))
-    x = round_.x.clone()
+    rows = round_.model.rows
+    x = rows.x.clone()
     for s in range(2):
         taken = round_.labelled[s]
         noise = torch.from_numpy(rng.normal(0, 20, (*x.shape[1:3], len(taken))).astype(np.float32))
         x[s][:, :, taken] += noise
-    moved = dataclasses.replace(round_, x=x)
+    model = dataclasses.replace(round_.model, rows=dataclasses.replace(rows, x=x))
+    moved = dataclasses.replace(round_, model=model)
     assert (moved.outputs.logits - round_.outputs.logits).abs().max() > 1.0
     one, two = published_score(round_, 4, 1.0), published_score(moved, 4, 1.0)
     open_ = round_.available

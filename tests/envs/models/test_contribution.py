@@ -50,14 +50,14 @@ def test_a_player_that_adds_nothing_gets_nothing(worth: Tensor, data: st.DataObj
 def coalition_logits(round_: Round, coalition: int, hidden: Tensor) -> Tensor:
     """Logits with the modalities outside the coalition zeroed, as the multimodal head itself computes them."""
     kept = torch.stack([hidden[:, m] * (coalition >> m & 1) for m in range(hidden.shape[1])], 1)
-    return torch.bmm(round_.model.parameters.multimodal_head, kept.flatten(1, 2))
+    return torch.bmm(round_.model.head, kept.flatten(1, 2))
 
 
 @pytest.mark.parametrize("which", ["pool", "missing_pool", "single_pool"])
 def test_contributions_come_from_zeroed_modalities(which: str, begin, request) -> None:
     _, round_ = begin(request.getfixturevalue(which), (0, 1))
     outputs = round_.outputs
-    hidden, head = outputs.hidden, round_.model.parameters.multimodal_head
+    hidden, head = outputs.hidden, round_.model.head
     modalities = hidden.shape[1]
     predicted = outputs.logits.argmax(1)
     phi = sample_contributions(head, hidden, predicted)

@@ -19,15 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.errors import ConfigError, PolicyError
-from envs.models.frozen.model import TaskModelConfig
-from envs.models.frozen.preparation import prepare
-from envs.multimodal_al import open_source
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools.partition import partition
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig, Simulation
+from envs.source import open_source, training_starts, training_trainer
 from learners.algorithms import evolution, population
 from learners.algorithms.evolution import EvolutionTrainer, Search, distinct_names
-from learners.algorithms.population import Arena, draw_protocol, draw_starts, play_population, population_fitness
+from learners.algorithms.population import Arena, draw_protocol, play_population, population_fitness
 from learners.settings import TrainConfig
 from learners.training import train
 from policies.averaging import EXPORT_NORM
@@ -68,18 +67,18 @@ def test_a_population_plays_as_each_of_its_policies_alone(missing_pool):
     protocol = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)
     policy = SelectorConfig()
     reward = RewardConfig(relative_accuracy=1.0, soft_accuracy=0.5, weakest_modality=0.3, hard_third=0.2, smoothing=0.5)
-    model = TaskModelConfig(hidden=8, steps=10)
-    arena = Arena(protocol, model, population.CandidateConfig(per_pick=6), reward, policy)
-    data = prepare(missing_pool, partition(missing_pool).policy)
-    starts = draw_starts(missing_pool, protocol, [1, 2])
+    model = FrozenConfig(hidden=8, steps=10)
+    arena = Arena(protocol, population.CandidateConfig(per_pick=6), reward, policy)
+    trainer = training_trainer(missing_pool, model)
+    starts = training_starts(missing_pool, protocol, [1, 2])
     weights = np.random.default_rng(0).standard_normal((3, 16, 2)).astype(np.float32)
-    together = play_population(data, starts, arena, weights)
+    together = play_population(trainer, starts, arena, weights)
     assert {v.shape for v in together.values()} == {(2, 3)}
     assert np.ptp(together["accuracy"], axis=1).min() > 0
     for i in range(3):
         selector = Selector(policy)
         selector.weights.data = torch.from_numpy(weights[i])
-        simulation = Simulation(data, model, protocol)
+        simulation = Simulation(training_trainer(missing_pool, model), protocol)
         round_ = simulation.reset(starts)
         accuracies, returns = [], []
         for _ in range(protocol.rounds):
@@ -93,7 +92,7 @@ def test_a_population_plays_as_each_of_its_policies_alone(missing_pool):
         np.testing.assert_allclose(together["return"][:, i], torch.stack(returns).mean(0), atol=1e-5)
 
 
-def planted(data, starts, arena, weights):
+def planted(trainer, starts, arena, weights):
     """Instead of episodes: a batch is worth the mean disagreement of its picks, over what the start is worth."""
     returns = []
     column = arena.policy.features.index("disagreement")

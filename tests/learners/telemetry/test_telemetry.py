@@ -14,13 +14,14 @@ from hypothesis.extra.numpy import arrays
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from envs.models.frozen.preparation import prepare
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools.partition import partition, training_roles
-from envs.simulation import ProtocolConfig, draw_start
+from envs.simulation import ProtocolConfig
+from envs.source import draw_start
 from evaluation.report.tensorboard import write_board
 from learners.telemetry.board import Board
-from learners.telemetry.board import drawn as board_drawn
-from learners.telemetry.board import projector as board_projector
+from learners.telemetry import drawn as board_drawn
+from learners.telemetry import projector as board_projector
 from learners.telemetry.drawn import drawn_values
 from learners.telemetry.exported import play
 from learners.telemetry.projector import NEVER, pool_points, reduced, write_projector
@@ -149,8 +150,8 @@ def test_projector_has_every_bought_label_in_its_round(
     monkeypatch.setattr(board_projector, "ROWS", 40)
     start = draw_start(training_roles(missing_pool, 0), 0, ProtocolConfig(8, 4, 3))
     rest = np.setdiff1d(np.arange(len(start.roles.pool)), start.initial)[::-1]
-    data = prepare(missing_pool, partition(missing_pool).policy)
-    write_projector(tmp_path, [pool_points("a/b", missing_pool, data, start, rest[:12].reshape(3, 4))])
+    features = FrozenConfig().trainer(missing_pool, partition(missing_pool).policy).begin([start]).inputs()[0]
+    write_projector(tmp_path, [pool_points("a/b", missing_pool, features, start, rest[:12].reshape(3, 4))])
     config = (tmp_path / "projector_config.pbtxt").read_text("utf-8")
     (features, samples) = re.findall(r'path: "(.+)"', config)[::-1]
     x = np.loadtxt(tmp_path / features, delimiter="\t", ndmin=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 
 import numpy as np
@@ -18,9 +17,11 @@ from policies.strategies.clustering import (
     LLOYD_ITERATIONS,
     MIN_CLUSTER_SIZE,
     NEIGHBOURS,
+    Clusters,
     choose_clusters,
     neighbour_distance,
 )
+from tests.support.rounds import with_head
 
 checked = settings(deadline=None, max_examples=40)
 B = 12
@@ -126,12 +127,8 @@ def test_large_uncovered_clusters_come_first(seed: int, count: int, b: int) -> N
     available = np.ones((2, 60), bool)
     np.put_along_axis(available, labelled, False, 1)
 
-    class Stub:
-        pass
-
-    stub = Stub()
-    stub.labelled, stub.available = torch.from_numpy(labelled), torch.from_numpy(available)
-    chosen = choose_clusters(torch.from_numpy(cluster), stub, b, count)
+    clusters = Clusters(torch.from_numpy(cluster), count)
+    chosen = choose_clusters(clusters, torch.from_numpy(labelled), torch.from_numpy(available), b)
     for e in range(2):
         assert chosen[e].tolist() == slow_choice(cluster[e], labelled[e].tolist(), available[e], b)
 
@@ -141,7 +138,7 @@ def test_typiclust_takes_the_most_typical_of_each_cluster(case: str, rounds) -> 
     round_ = rounds[case]
     picks = STRATEGIES["typiclust"](round_, B)
     count = round_.labelled.shape[1] + B
-    points = round_.x[:, :, :-1].flatten(1, 2)
+    points = round_.model.inputs()
     copies = round_.episodes // len(points)
     uniforms = round_.uniforms("typiclust", count)[::copies]
     everything = torch.ones(len(points), points.shape[2], dtype=torch.bool)
@@ -169,7 +166,7 @@ def distances_to_boundaries(round_: Round, e: int, row: int) -> list[float]:
     free[:, :-1] = True  # the last unit is the constant one
     if outputs.present is not None:
         free &= outputs.present[e, :, row, None]
-    head = round_.model.parameters.multimodal_head[e].double().numpy()
+    head = round_.model.head[e].double().numpy()
     z = outputs.embedding()[e, :, row].double().numpy()
     logits = head @ z
     k = logits.argmax()
@@ -198,9 +195,5 @@ def test_deepfool_takes_the_samples_nearest_to_a_boundary(case: str, rounds) -> 
 def test_deepfool_does_without_a_boundary(rounds) -> None:
     """Two classes with the same head rows: only the gaps, through the constant unit, tell samples apart."""
     round_ = rounds["plain"]
-    p = round_.model.parameters
-    head = torch.zeros_like(p.multimodal_head)
-    head[:, 1, p.encoder.shape[2] - 1] = 3.0
-    model = dataclasses.replace(round_.model, parameters=dataclasses.replace(p, multimodal_head=head))
-    picks = STRATEGIES["deepfool"](dataclasses.replace(round_, model=model), B)
+    picks = STRATEGIES["deepfool"](with_head(round_, 1, 3.0), B)
     assert round_.available.gather(1, picks).all()

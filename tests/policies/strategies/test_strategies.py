@@ -25,6 +25,7 @@ from policies.selector import Selector, SelectorConfig
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.badge import gradient_factor
 from policies.strategies.learned import Learned
+from tests.support.rounds import with_head
 
 
 def learned_strategy() -> Learned:
@@ -51,11 +52,7 @@ def like(pool: Pool, change: Callable[[np.ndarray], np.ndarray]) -> Pool:
 
 def one_class_predicted(round_: Round) -> Round:
     """The same round, the multimodal head insisting on class 2."""
-    p = round_.model.parameters
-    head = torch.zeros_like(p.multimodal_head)
-    head[:, 2, p.encoder.shape[2] - 1] = 5.0  # the constant unit
-    model = dataclasses.replace(round_.model, parameters=dataclasses.replace(p, multimodal_head=head))
-    return dataclasses.replace(round_, model=model)
+    return with_head(round_, 2, 5.0)
 
 
 CASES = ("plain", "missing modalities", "one modality", "duplicates", "all rows alike", "a constant feature",
@@ -210,7 +207,7 @@ def test_badge_avoids_duplicates(rounds: dict[str, Round]) -> None:
     round_ = rounds["duplicates"]
     picks = STRATEGIES["badge"](round_, 5)
     for e in range(round_.episodes):
-        x = round_.x[e // 2][:, :, picks[e]].flatten(0, 1)
+        x = round_.model.inputs()[e // 2][:, picks[e]]
         assert (torch.cdist(x.T, x.T) + torch.eye(5)).min() > 0.1
 
 
