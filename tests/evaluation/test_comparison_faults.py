@@ -105,7 +105,7 @@ def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path
     root = ROOT
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not files(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         process.kill()

@@ -14,6 +14,7 @@ from envs.candidates.offer import CandidateConfig
 from envs.errors import PolicyError
 from policies.averaging import EXPORT_NORM, average_policies, rescaled
 from policies.selector import PolicyCard, Selector, SelectorConfig, load_policy, save_policy
+from run import main
 from tests.support.paths import ROOT
 
 CONFIG = SelectorConfig(features=("margin", "density"), batch_features=("gradient_distance",))
@@ -97,5 +98,5 @@ def test_command(tmp_path, capsys):
     done = subprocess.run([*command, f"{first},{second}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert load_policy(out)[0].weights.norm().item() == pytest.approx(EXPORT_NORM)
-    done = subprocess.run([*command, str(first)], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: An average needs")
+    assert main([*command[2:], str(first)]) == 2
+    assert capsys.readouterr().err.startswith("error: An average needs")

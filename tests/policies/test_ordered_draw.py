@@ -105,7 +105,8 @@ def test_draws_are_valid_and_without_repeats(seed: int, spread: float, greedy: b
     picks, logp = draw(lambda j, _: u[j], valid, 4, greedy, generator)
     assert valid.gather(1, picks).all()
     assert all(len(set(row)) == 4 for row in picks.tolist())
-    torch.testing.assert_close(logp, log_probability(u.transpose(0, 1), picks, valid), atol=1e-4, rtol=1e-5)
+    replayed = log_probability(u.transpose(0, 1), picks, valid)
+    torch.testing.assert_close(logp, replayed, atol=1e-5 * max(spread, 10.0), rtol=1e-5)  # numbers near 400 cancel
 
 
 def frequencies(utilities, valid: Tensor, b: int, n: int, seed: int) -> tuple[Tensor, np.ndarray, Tensor]:
