@@ -16,15 +16,15 @@ import ray
 from envs.errors import ConfigError, StrategyError
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
+from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, partition
-from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Start, draw_start
 from envs.sources import open_dataset
 from evaluation import provenance
 from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
-from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
+from policies.policy_file import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
 from runtime.cluster import local_ray

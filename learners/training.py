@@ -32,7 +32,8 @@ from learners.storage import RunCopy
 from learners.telemetry.board import Board, Progress, distinct_names
 from learners.telemetry.curves import save_picture, training_curve
 from learners.telemetry.exported import write_exported
-from policies.selector import PolicyCard, Selector, save_policy
+from policies.policy_file import PolicyCard, save_policy
+from policies.selector import Selector
 from policies.strategies import get_strategy
 from runtime.cluster import check_gpus, faults_in_words, held_back_errors, local_ray
 

@@ -36,7 +36,8 @@ from learners.algorithms.population import (
 from learners.settings import ResourceConfig, TrainConfig
 from learners.telemetry.board import distinct_names
 from policies.averaging import rescaled
-from policies.selector import PolicyCard, Selector
+from policies.policy_file import PolicyCard
+from policies.selector import Selector
 from runtime.array_store import ArrayStore
 
 STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not depend on the number of processes

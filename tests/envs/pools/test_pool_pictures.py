@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from envs.errors import DataError
+from envs.pools import Pool, load_pool, save_pool
 from envs.pools import files as pool_files
-from envs.pools.pool import Pool, load_pool, save_pool
 
 N = 12
 PNG = b"\x89PNG\r\n\x1a\n"

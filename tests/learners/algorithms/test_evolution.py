@@ -31,7 +31,8 @@ from learners.algorithms.population import Arena, draw_protocol, draw_starts, pl
 from learners.settings import TrainConfig
 from learners.training import train
 from policies.averaging import EXPORT_NORM
-from policies.selector import PolicyCard, Selector, SelectorConfig, load_policy
+from policies.policy_file import PolicyCard, load_policy
+from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 from tests.support.evolution import DATASET, FAMILY, SMALL, settings
 from tests.support.paths import ROOT
