@@ -15,6 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,7 +30,7 @@ BROKEN_FILE = (
 )  # fmt: skip
 
 UNFINISHED = ".unfinished-"
-MANY = 64  # files of a folder that are brought to the disk one by one: each takes some 8 ms
+AT_ONCE = 32  # files brought to the disk together: 2000 take 0.3 s so, and 15 s one after the other
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)  # file systems that bring no folder to the disk
 
@@ -53,9 +54,10 @@ def new_file(file: Path, *, durable: bool = True) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.parent / f"{UNFINISHED}{secrets.token_hex(8)}{target.suffix}"
     os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask, as any new file
+    permissions = _permissions(target, aside)
     try:
         yield aside
-        _take_permissions(target, aside)
+        os.chmod(aside, permissions)  # at the end: some writers put a file of their own there
         if durable:
             _sync(aside)
         os.replace(aside, target)
@@ -106,8 +108,9 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
     try:
         aside.mkdir(mode=0o700)
         new.mkdir()
+        permissions = _permissions(target, new)
         yield new
-        _take_permissions(target, new)
+        os.chmod(new, permissions)
         _sync_all(new)
         if not _take_place(new, target, old, may_replace):
             raise _exists(folder)
@@ -173,9 +176,8 @@ def _take_place(new: Path, target: Path, old: Path, may_replace: Callable[[Path]
             os.rename(old, target)
 
 
-def _take_permissions(old: Path, new: Path) -> None:
-    with suppress(FileNotFoundError):
-        os.chmod(new, os.stat(old).st_mode & 0o777)
+def _permissions(older: Path, new: Path) -> int:
+    return (older if older.exists() else new).stat().st_mode & 0o777
 
 
 def _sync(path: Path) -> None:
@@ -196,8 +198,6 @@ def _sync_all(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         folders.append(Path(place))
         files += [path for name in names if not (path := Path(place, name)).is_symlink()]
-    if len(files) > MANY:
-        os.sync()  # one wait for all that any process has written
-        return
-    for path in (*files, *folders):
-        _sync(path)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for _ in threads.map(_sync, (*files, *folders)):
+            pass

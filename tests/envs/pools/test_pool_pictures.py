@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from envs.errors import DataError
-from envs.files import MANY
+from envs.files import AT_ONCE
 from envs.pools import Pool, load_pool, save_pool
 from envs.pools import files as pool_files
 
@@ -99,9 +99,9 @@ def test_npz_pictures_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_of_many_pictures(tmp_path: Path) -> None:
-    """More files than are brought to the disk one by one."""
+    """More files than are brought to the disk at once."""
     (tmp_path / "camera").mkdir()
-    count = MANY + 20
+    count = 2 * AT_ONCE + 20
     for i in range(count):
         (tmp_path / "camera" / f"{i}.png").write_bytes(PNG + bytes([i]))
     fields = {"features": {"image": np.ones((count, 2))}, "present": np.ones((count, 1), bool)}

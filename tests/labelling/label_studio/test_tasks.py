@@ -17,9 +17,9 @@ import run
 from envs.errors import DataError
 from labelling.api import LabellingProject
 from labelling.creating import create_project, samples_from_pool
+from labelling.label_studio import tasks as label_studio
 from labelling.label_studio.server import TOKEN
 from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks, read_export
-from labelling.label_studio.tasks import tasks as label_studio
 from labelling.project import Settings
 from tests.support.label_studio import CLASSES
 
