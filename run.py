@@ -231,7 +231,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _average(args: argparse.Namespace) -> int:
     from policies.averaging import average_policies
-    from policies.selector import save_policy
+    from policies.policy_file import save_policy
 
     selector, card = average_policies([path.strip() for path in args.policies.split(",") if path.strip()])
     try:
@@ -245,7 +245,7 @@ def _average(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from envs.sources import split_names
     from evaluation.comparison import CompareConfig, compare
-    from evaluation.report.write import text_table
+    from evaluation.report.tables import text_table
     from learners.settings import build, merge, parse_overrides, read_yaml
 
     settings = read_yaml(args.config) if args.config else {}
@@ -352,7 +352,7 @@ def _names(given: str | None) -> tuple[str, ...] | None:
 
 
 def _pretrained() -> Path:
-    from policies.selector import pretrained_policy
+    from policies.policy_file import pretrained_policy
 
     try:
         return pretrained_policy()

@@ -21,8 +21,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import run
+from envs.pools import Pool
 from envs.pools.partition import partition
-from envs.pools.pool import Pool
 from envs.sources import open_dataset
 from evaluation.statistics import interval
 from labelling.model_file import load_model

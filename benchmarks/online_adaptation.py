@@ -28,7 +28,7 @@ from envs.sources import open_dataset, split_names
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
 from evaluation.statistics import aulc, interval
-from policies.selector import load_policy, pretrained_policy
+from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies import Strategy, get_strategy
 from policies.strategies.learned import Learned
 

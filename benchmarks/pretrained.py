@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.commands import run
 from policies.averaging import average_policies
-from policies.selector import PRETRAINED, save_policy
+from policies.policy_file import PRETRAINED, save_policy
 
 BUNDLED = ("emoji", "watch", "digits")
 FAMILIES = (

@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.commands import run
-from policies.selector import load_policy
+from policies.policy_file import load_policy
 
 
 def train(dataset: str, algorithm: str, seed: int, slices: int, minutes: float, out: Path) -> list[Path]:

@@ -9,8 +9,8 @@ import torch
 
 from envs.errors import ConfigError
 from envs.models.base import TaskModelConfig, TaskTrainer
+from envs.pools import Pool
 from envs.pools.partition import Roles, Start, evaluation_roles, partition, training_roles
-from envs.pools.pool import Pool
 from envs.randomness import start_seed, stream
 from envs.simulation import ProtocolConfig, Simulation
 from envs.sources import draw_from_family, is_family, open_dataset

@@ -15,8 +15,8 @@ import ray
 
 from envs.errors import ConfigError, StrategyError
 from envs.models.frozen.trainer import FrozenConfig
+from envs.pools import Pool
 from envs.pools.partition import Start, evaluation_roles
-from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig
 from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
@@ -24,7 +24,7 @@ from evaluation import provenance
 from evaluation.playing import Played, Runs, call_with_simulation, check_pairing, play, rehearse
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
-from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
+from policies.policy_file import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
 from runtime.cluster import local_ray

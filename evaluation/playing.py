@@ -13,8 +13,8 @@ import torch
 
 from envs.errors import RLMBAError, StrategyError
 from envs.models.base import TaskTrainer
+from envs.pools import Pool
 from envs.pools.partition import Start
-from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
 from envs.simulation import InvalidPicks, ProtocolConfig, Simulation
 from policies.strategies import Strategy

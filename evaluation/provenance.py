@@ -18,8 +18,8 @@ import scipy
 import torch
 
 from envs.errors import PolicyError
-from envs.pools.pool import Pool
-from policies.selector import PolicyCard
+from envs.pools import Pool
+from policies.policy_file import PolicyCard
 
 
 def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:

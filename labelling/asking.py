@@ -9,14 +9,15 @@ import torch
 
 from envs.candidates.offer import offer
 from envs.errors import ConfigError
-from envs.files import table_text, write_text
+from envs.files import write_text
 from envs.randomness import round_stream, stream
 from labelling.explanations import COVERS, MEASURES, in_words
 from labelling.journal import Event
 from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
 from labelling.state import State
-from policies.selector import load_policy, pretrained_policy
+from labelling.tables import table_text
+from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies.clustering import cluster_count, clusters_of, typical_of_clusters
 
 ANSWERS = ("predicted", "confidence", "why", "label")  # columns of a batch beside what it shows

@@ -13,17 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest
-from envs.files import new_folder
-from envs.pools import checks
-from envs.pools.files import BROKEN_FILE
-from envs.pools.pool import Pool, save_pool
+from envs.files import BROKEN_FILE, data_errors, new_folder
+from envs.pools import Pool, checks, media, save_pool
 from envs.randomness import stream
 from envs.sources import open_dataset
 from labelling.journal import Journal
-from labelling.project import MEDIA, Project, Settings, checksum_of, write_info
+from labelling.project import Project, Settings, checksum_of, write_info
 from labelling.state import ANNOTATOR, SKIP, check_class
 from labelling.tables import PARQUET, columns_of, read_rows, shown
-from policies.selector import load_policy
+from policies.policy_file import load_policy
 
 TABLES = (".csv", ".tsv", ".txt", *PARQUET)  # suffixes of tables
 COLUMNS = "columns:"  # features from the samples table itself
@@ -49,8 +47,9 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
         PolicyError: where there is no such policy.
     """
     path = Path(path).absolute()
+    taken = f"{path} exists; choose another folder."
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(f"{path} exists; choose another folder.")
+        raise DataError(taken)
     if settings.policy:
         load_policy(settings.policy)
         settings = replace(settings, policy=str(Path(settings.policy).absolute()))
@@ -74,11 +73,10 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
         text=None,  # an array of texts has room for the longest in every row; `media` has not
         class_names=(),
     )
-    with new_folder(path) as folder:
+    with data_errors(path, taken), new_folder(path) as folder:
         save_pool(pool, folder / "pool")
         features = {m: checksum_of(folder / "pool" / "features" / f"{m}.npy") for m in pool.modalities}
-        media = {kind: pa.array(samples.media[kind], pa.string()) for kind in MEDIA if kind in samples.media}
-        pq.write_table(pa.table({"id": pool.ids} | media), folder / "media.parquet")
+        media.write_table(pool.ids, samples.media, folder / "media.parquet")
         write_info(folder, settings, features)
         journal = Journal(folder / "journal.jsonl")
         journal.path.touch()
@@ -94,8 +92,8 @@ def samples_from_pool(name_or_path: str, with_labels: bool) -> Samples:
     """The samples of a data set by name, of a pool folder or of a pool's .npz."""
     pool = open_dataset(name_or_path)
     labels = [pool.class_names[label] if with_labels and label >= 0 else "" for label in pool.labels]
-    media = {kind: getattr(pool, kind) for kind in ("text", "picture") if getattr(pool, kind) is not None}
-    return Samples(pool, media, labels, name_or_path)
+    shown_by = {kind: values for kind in media.KINDS if (values := getattr(pool, kind, None)) is not None}
+    return Samples(pool, shown_by, labels, name_or_path)
 
 
 def samples_from_table(table: str, features: Sequence[str], encoding: str | None = None) -> Samples:
@@ -112,7 +110,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
     """
     file = Path(table)
     names = columns_of(file, encoding)
-    known = [*MEDIA, "label", "group", "split"]
+    known = [*media.KINDS, "label", "group", "split"]
     presence = [name for name in names if name.startswith("present_")]
     column: dict[str, list[str]] = {name: [] for name in ["id", *known, *presence] if name in names}
     numbers = []
@@ -149,9 +147,9 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
         )
     except DataError as error:
         raise DataError(f"{_place(file, features, str(error))}: {error}") from None
-    media: dict[str, Sequence[str]] = {"text": column["text"]} if "text" in column else {}
-    media |= {kind: _paths(file, kind, column[kind], numbers) for kind in ("picture", "audio") if kind in column}
-    return Samples(pool, media, column.get("label", [""] * len(numbers)), file.name)
+    shown_by: dict[str, Sequence[str]] = {"text": column["text"]} if "text" in column else {}
+    shown_by |= {kind: _paths(file, kind, column[kind], numbers) for kind in media.FILES if kind in column}
+    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name)
 
 
 def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
@@ -175,18 +173,13 @@ def _place(file: Path, features: Sequence[str], problem: str) -> str:
 
 def _paths(file: Path, kind: str, values: list[str], numbers: list[int]) -> np.ndarray:
     """Absolute paths, str [N]."""
-    try:
-        return checks.absolute_pictures(values, file.parent)
-    except DataError as error:
-        for value, number in zip(values, numbers, strict=True):
-            try:
-                checks.absolute_pictures([value], file.parent)
-            except DataError:
-                raise DataError(
-                    f"{file}, row {number}: {kind} {shown(value)} is no path inside {file.parent.absolute()}; give one "
-                    "relative to that folder, without '..'."
-                ) from None
-        raise error
+    for value, number in zip(values, numbers, strict=True):
+        if not media.is_inside(value):
+            raise DataError(
+                f"{file}, row {number}: {kind} {shown(value)} is no path inside {file.parent.absolute()}; give one "
+                "relative to that folder, without '..'."
+            )
+    return media.absolute_paths(kind, values, file.parent)
 
 
 def _flag(file: Path, name: str, value: str, number: int) -> bool:

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from envs.errors import DataError
-from envs.files import new_folder, table_text, write_text
+from envs.files import data_errors, new_folder
 from labelling.model import Classifier, Model, labels_of, prepare_rows
 from labelling.model_file import save_model
 from labelling.project import Project
 from labelling.state import SKIP
+from labelling.tables import table_text
 
 MARK = "export.json"  # tells an export, which the next one may replace, from somebody's folder
 
@@ -31,12 +31,11 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
     Raises:
         DataError: where `out` is a folder that no export wrote.
     """
-    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is no earlier export; choose another --out.")
-    state = project.state()
-    labels = labels_of(project, state) if project.sound else None
+    taken = f"{out} exists and is no earlier export; choose another --out."
     written = ["labels.csv"]
-    with new_folder(out.absolute()) as folder:
+    with data_errors(out.absolute(), taken), new_folder(out, lambda path: (path / MARK).is_file()) as folder:
+        state = project.state()
+        labels = labels_of(project, state) if project.sound else None
         rows = [
             {
                 "id": sample,
@@ -49,7 +48,7 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
             }
             for sample, result in state.verdicts().items()
         ]
-        write_text(folder / "labels.csv", table_text(("id", "label", "disputed", "votes"), rows))
+        (folder / "labels.csv").write_text(table_text(("id", "label", "disputed", "votes"), rows), "utf-8", newline="")
         if labels is not None and labels.enough:
             known = np.concatenate([labels.rows, labels.held_rows])
             unknown = np.setdiff1d(np.arange(project.pool.num_samples), known)
@@ -62,7 +61,7 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
                 save_model(model, folder / "model")
                 written.append("model")
         mark = {"project": project.settings.name, "classes": state.classes}
-        write_text(folder / MARK, json.dumps(mark, indent=2, ensure_ascii=False) + "\n")
+        (folder / MARK).write_text(json.dumps(mark, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return written
 
 

@@ -17,8 +17,8 @@ from envs.models.accuracy import validate
 from envs.models.base import Outputs, RowResults, TaskModel, rows_at
 from envs.models.contribution import contribution_weights
 from envs.models.frozen.trainer import FrozenConfig, FrozenTrainer
+from envs.pools import Pool
 from envs.pools.partition import Roles, Start
-from envs.pools.pool import Pool
 from envs.randomness import stream
 from envs.round import Round
 from envs.simulation import ProtocolConfig

@@ -3,7 +3,7 @@
 my_project/
     project.json        format, schema version, settings, checksums of the features
     journal.jsonl       every batch, answer and undo, in order; see labelling.journal
-    pool/               the features, memory-mapped; see envs.pools.pool
+    pool/               the features, memory-mapped; see envs.pools.files
     media.parquet       id; text, and paths of the originals: what a person looks at
     batches/            batch-0001.csv, ...: to fill in
 """
@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError, DataError
-from envs.files import write_text
+from envs.files import BROKEN_FILE, write_text
+from envs.pools import Pool, load_pool, media
 from envs.pools.checks import VALIDATION
-from envs.pools.files import BROKEN_FILE
-from envs.pools.pool import Pool, load_pool
 from labelling.journal import Journal
 from labelling.state import State, check_class, replay
 
@@ -38,7 +36,6 @@ SCHEMA_VERSION = 1
 # rewritten: whatever events a version wrote, `labelling.state.replay` understands for good.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 LOCK_SECONDS = 10.0
-MEDIA = ("text", "picture", "audio")
 
 
 class FeaturesError(DataError):
@@ -154,12 +151,12 @@ class Project:
         """Texts, and paths of the originals, by kind, in the order of the pool; "" where there is none."""
         file = self.path / "media.parquet"
         try:
-            table = pq.read_table(file)
+            found = media.read_table(file)
         except BROKEN_FILE as error:
             raise DataError(f"{file} cannot be read ({error}); restore it from a copy.") from None
         # The first projects kept their texts in the pool.
         texts = {} if self.pool.text is None else {"text": self.pool.text.tolist()}
-        return texts | {kind: table[kind].to_pylist() for kind in MEDIA if kind in table.column_names}
+        return texts | found
 
     def show(self, row: int) -> dict[str, str]:
         """What a person may look at: text, picture and audio of a row, as far as there are any."""

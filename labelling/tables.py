@@ -1,4 +1,4 @@
-"""Tables that people bring: CSV of any common dialect, and Parquet, read row by row."""
+"""Tables that people bring, CSV of any common dialect and Parquet, read row by row; and those that they are given."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from envs.errors import DataError, nearest
-from envs.pools.files import BROKEN_FILE
+from envs.files import BROKEN_FILE
 
 PARQUET = (".parquet", ".pq")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -55,6 +56,15 @@ def read_rows(
     ):  # fmt: skip
         if any(values.values()):
             yield number, values
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file's text: header and rows, missing values empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def shown(value: object) -> str:

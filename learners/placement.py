@@ -13,8 +13,8 @@ from pathlib import Path
 import ray
 
 from envs.candidates.offer import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
+from envs.pools import Pool
 from envs.pools.partition import partition, training_roles
-from envs.pools.pool import Pool
 from learners.algorithms.evolution import STARTS_PER_TASK
 from learners.settings import TrainConfig
 

@@ -11,7 +11,6 @@ learning_curve.png      at the end
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError
+from envs.files import UNFINISHED, new_file, new_folder, remove_unfinished
 
 KEPT_CHECKPOINTS = 3
 LOCK_FILE = ".lock"
@@ -44,7 +44,7 @@ class RunFolder:
         self._lock: FileLock | None = None
 
     def lock(self) -> None:
-        """Keep a second run out of the folder for as long as this process lives."""
+        """Keep a second run out of the folder for as long as this process lives; remove what killed ones left."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,6 +56,9 @@ class RunFolder:
             raise ConfigError(
                 f"{self.root} is in use by another training run; wait for it or choose another --out."
             ) from None
+        if self.is_run():
+            for folder in (self.root, self.policy, self.checkpoints, self.tensorboard):
+                remove_unfinished(folder)
 
     def release(self) -> None:
         """Let others in."""
@@ -63,10 +66,12 @@ class RunFolder:
             self._lock.release()
 
     def is_vacant(self) -> bool:
-        """Whether a new run may begin here: nothing but a lock that a killed run left."""
+        """Whether a new run may begin here: nothing but what a killed run left before it began."""
         if not self.root.exists():
             return True
-        return self.root.is_dir() and all(p.name == LOCK_FILE for p in self.root.iterdir())
+        return self.root.is_dir() and all(
+            p.name == LOCK_FILE or p.name.startswith(UNFINISHED) for p in self.root.iterdir()
+        )
 
     def is_run(self) -> bool:
         """Whether a run has begun here."""
@@ -74,23 +79,14 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a file whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with new_file(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
     def save_checkpoint(self, iteration: int, save: Callable[[str], Any]) -> Path:
         """Let `save(folder)` write a checkpoint aside, then give it its name; prune the oldest."""
-        aside = self.checkpoints / f".unfinished-{iteration:06d}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save(str(aside.absolute()))
         final = self.checkpoints / f"{iteration:06d}"
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
+        with new_folder(final, may_replace=lambda _: True) as aside:
+            save(str(aside))
         for old in self.finished_checkpoints()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
         return final

@@ -17,6 +17,7 @@ from pathlib import Path
 from pyarrow import ArrowInvalid, fs
 
 from envs.errors import ConfigError
+from envs.files import UNFINISHED, new_file
 from learners.run_folder import LOCK_FILE, RunFolder
 
 MARKER = "copied.json"
@@ -117,7 +118,7 @@ class RunCopy:
         self._run.lock()
         try:
             self._read(MARKER, unfinished)
-            names = [name for name in self._listed() if name.partition("/")[0] not in self._skip]
+            names = [name for name in self._listed() if name.partition("/")[0] not in self._skip and not _passing(name)]
             first = [n for n in names if not n.startswith("checkpoints/") and n not in (MARKER, self._key)]
             with ThreadPoolExecutor(CONNECTIONS) as pool:
                 list(pool.map(lambda name: self._read(name, self._run.root / name), first))
@@ -160,8 +161,7 @@ class RunCopy:
         found: dict[str, tuple[int, int]] = {}
         for path in sorted(self._run.root.rglob("*")):
             name = path.relative_to(self._run.root)
-            passing = any(part.startswith(".unfinished-") for part in name.parts)
-            if passing or name.parts[0] in (*self._skip, LOCK_FILE, MARKER) or path.suffix == ".tmp" or path.is_dir():
+            if _passing(name.as_posix()) or name.parts[0] in (*self._skip, LOCK_FILE, MARKER) or path.is_dir():
                 continue
             state = path.stat()
             found[name.as_posix()] = (state.st_size, state.st_mtime_ns)
@@ -190,23 +190,22 @@ class RunCopy:
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._at(name)
+        if self._local:
+            with new_file(Path(path)) as aside:
+                aside.write_bytes(content)
+            return
         parent = posixpath.dirname(path)
         if parent not in self._made:
             self._files.create_dir(parent, recursive=True)
             self._made.add(parent)
-        aside = f"{path}.tmp" if self._local else path  # a bucket shows an object when it is whole
-        with self._files.open_output_stream(aside) as stream:
+        with self._files.open_output_stream(path) as stream:  # a bucket shows an object when it is whole
             stream.write(content)
-        if self._local:
-            self._files.move(aside, path)
 
     def _read(self, name: str, to: Path) -> None:
-        to.parent.mkdir(parents=True, exist_ok=True)
         with self._files.open_input_file(self._at(name)) as stream:
             content = stream.read()
-        aside = to.with_name(to.name + ".tmp")
-        aside.write_bytes(content)
-        aside.replace(to)
+        with new_file(to) as aside:
+            aside.write_bytes(content)
 
     def _reader(self, prefix: str, names: list[str]) -> Callable[[str], None]:
         def read(folder: str) -> None:
@@ -214,3 +213,8 @@ class RunCopy:
                 self._read(prefix + name, Path(folder, name))
 
         return read
+
+
+def _passing(name: str) -> bool:
+    """Whether a file is still being written, or was when its process was killed."""
+    return any(part.startswith(UNFINISHED) for part in name.split("/"))

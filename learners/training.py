@@ -18,8 +18,8 @@ from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import VectorMultimodalALEnv
+from envs.pools import Pool
 from envs.pools.partition import partition
-from envs.pools.pool import Pool
 from envs.source import open_source
 from envs.sources import absolute_name, is_family
 from learners.algorithms.evolution import EvolutionTrainer
@@ -33,7 +33,8 @@ from learners.storage import RunCopy
 from learners.telemetry.board import Board, Progress, distinct_names
 from learners.telemetry.curves import save_picture, training_curve
 from learners.telemetry.exported import write_exported
-from policies.selector import PolicyCard, Selector, save_policy
+from policies.policy_file import PolicyCard, save_policy
+from policies.selector import Selector
 from policies.strategies import get_strategy
 from runtime.cluster import check_gpus, faults_in_words, held_back_errors, local_ray
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from envs.errors import PolicyError
-from policies.selector import PolicyCard, Selector, load_policy
+from policies.policy_file import PolicyCard, load_policy
+from policies.selector import Selector
 
 # Norm of exported weights. Greedy picks do not depend on it; how sharp a drawn batch is, as in REINFORCE, does.
 EXPORT_NORM = 2.5

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import struct
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from envs.errors import ConfigError
-
-# What zipfile and numpy raise on files that are damaged or something else entirely.
-_BROKEN_FILE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error,
-                struct.error)  # fmt: skip
+from envs.files import BROKEN_FILE, new_file
 
 
 class ArrayStore:
@@ -48,7 +41,7 @@ class ArrayStore:
                 return {name: file[name] for name in file.files}
         except FileNotFoundError:
             return None
-        except _BROKEN_FILE as error:
+        except BROKEN_FILE as error:
             self.note(f"{path} cannot be read ({str(error) or type(error).__name__}) and is computed again.")
             return None
 
@@ -59,17 +52,8 @@ class ArrayStore:
             ConfigError: where the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".unfinished-", dir=self.folder)
+            # Not durable: `get` recognises a file that a power cut left empty, and its arrays are computed again.
+            with new_file(self.path(key), durable=False) as aside:
+                np.savez(aside, allow_pickle=False, **arrays)
         except OSError as error:
             raise ConfigError(f"Cannot write into {self.folder}: {error.strerror}; choose another folder.") from error
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, allow_pickle=False, **arrays)
-            temporary.chmod(0o644)
-            temporary.replace(self.path(key))
-        except OSError as error:
-            raise ConfigError(f"Cannot write into {self.folder}: {error.strerror}.") from error
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import torch
 from hypothesis import settings
 
 from envs.models.frozen.trainer import FrozenConfig
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import training_starts, training_trainer

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from envs.models.evidence import softplus_and_slope
+from envs.pools import Pool
 from envs.pools.partition import Start
-from envs.pools.pool import Pool
 
 if TYPE_CHECKING:
     from typing import Self

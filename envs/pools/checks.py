@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import numpy.typing as npt
@@ -69,28 +68,9 @@ def strings(field: str, column: npt.ArrayLike) -> np.ndarray:
     if column.dtype.kind in "Of":
         for row, value in enumerate(column.tolist()):
             if value is None or (isinstance(value, float) and math.isnan(value)):
-                none = ' ("" for none)' if field in ("text", "picture") else ""
+                none = ' ("" for none)' if field in ("text", "picture", "audio") else ""
                 raise DataError(f"Row {row} has no {field}; give one for every sample{none}.")
     return column.astype(str)
-
-
-def absolute_pictures(column: npt.ArrayLike, folder: Path) -> np.ndarray:
-    """Return paths relative to `folder` as absolute paths, str [N]; "" stays.
-
-    Absolute paths and paths with ``..`` are refused: a pool from elsewhere must not show other
-    files of the machine it is read on. The paths are only read, not followed; a picture that
-    is missing is noticed by whoever opens it.
-    """
-    relative, folder = strings("picture", column), folder.absolute()
-    for row, value in enumerate(relative.flat):
-        path = PureWindowsPath(value)  # knows both kinds of slash; Path knows only its platform's
-        if path.anchor or ".." in path.parts or "\0" in value:
-            raise DataError(
-                f"Row {row}: picture {str(value)!r} is no path inside the pool; give one relative to {folder}, "
-                "without '..'."
-            )
-    absolute = [str(folder / value) if value else "" for value in relative.flat]
-    return np.array(absolute, dtype=str).reshape(relative.shape)
 
 
 def check_ids(ids: np.ndarray) -> None:

@@ -1,55 +1,103 @@
-"""The files of a pool: a folder or an ``.npz`` becomes the fields of a `Pool`, and a `Pool` a folder.
+"""Pools at rest: a folder whose features are memory-mapped, or a single ``.npz``::
 
-`envs.pools.pool` describes both forms and is what callers use.
+my_pool/
+    pool.json                  schema version, modalities, class names, licence, source
+    samples.parquet            id, label, class, split, group, text, picture, present_<modality>
+    features/<modality>.npy    [N, D_m]
+    pictures/                  whatever the column picture names, relative to my_pool
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
-import zipfile
-import zlib
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.errors import DataError, nearest
-from envs.pools import checks
+from envs.files import BROKEN_FILE, new_folder
+from envs.pools import checks, media
 from envs.pools.checks import UNKNOWN
-
-if TYPE_CHECKING:
-    from envs.pools.pool import Pool
+from envs.pools.pool import Pool
 
 FORMAT = "rl-mba pool"
 SCHEMA_VERSION = 1
 _NAMELESS = ("data", "dataset", "features", "pool")  # file names that say nothing; the folder's name is used
 
-# What numpy, zipfile and pyarrow raise on files that are damaged or something else entirely.
-BROKEN_FILE = (
-    OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, RuntimeError, OverflowError,
-    zipfile.BadZipFile, zlib.error, struct.error, pa.ArrowException,
-)  # fmt: skip
+
+def save_pool(pool: Pool, folder: str | os.PathLike[str]) -> Path:
+    """Write `pool` as a folder, copies of its pictures included, whole or not at all; return its path.
+
+    An older pool in that place is replaced.
+
+    Raises:
+        DataError: if `folder` exists and is not a pool, or cannot be written, or if a picture
+            is not there (``dataclasses.replace(pool, picture=None)`` saves without any).
+    """
+    folder = Path(folder).absolute()
+    try:
+        with new_folder(folder, _may_replace) as new:
+            _write_folder(pool, new)
+    except FileExistsError:
+        raise DataError(f"{folder} exists and is not a pool folder; choose another place.") from None
+    except OSError as error:
+        raise DataError(f"Cannot write the pool {folder}: {error}.") from error
+    return folder
 
 
-def write_folder(pool: Pool, folder: Path) -> None:
-    """Write all files of `pool` into `folder`, which must not exist yet.
+def _may_replace(path: Path) -> bool:
+    try:
+        return json.loads((path / "pool.json").read_text("utf-8"))["format"] == FORMAT
+    except BROKEN_FILE:
+        return False
+
+
+def load_pool(path: str | os.PathLike[str]) -> Pool:
+    """Load a pool folder (features memory-mapped) or an ``.npz``.
+
+    An ``.npz`` holds ``x_<modality>`` [N, D] and ``y`` [N] (whole numbers or strings; -1, NaN
+    or "" for unknown), and may hold ``split``, ``ids``, ``class_names``, ``group``, ``text``,
+    ``picture`` (paths relative to the folder of the ``.npz``) and ``present_<modality>``
+    (bool [N]). Whether the pictures exist is not checked.
+
+    Raises:
+        DataError: if the path is missing, damaged, of another format, or its content is invalid.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise DataError("no such file or folder.")
+        if path.is_dir():
+            return Pool(**_read_folder(path))
+        if path.suffix != ".npz":
+            raise DataError("expected a pool folder or a .npz file.")
+        return Pool(**_read_npz(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except BROKEN_FILE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read: {reason}") from error
+
+
+def _write_folder(pool: Pool, folder: Path) -> None:
+    """Write all files of `pool` into the empty `folder`.
 
     Raises:
         DataError: if a picture is not there.
         OSError: if a file cannot be read or written.
     """
-    (folder / "features").mkdir(parents=True)
+    (folder / "features").mkdir()
     for modality, x in pool.features.items():
         np.save(folder / "features" / f"{modality}.npy", x, allow_pickle=False)
     classes = [pool.class_names[label] if label >= 0 else None for label in pool.labels]
     table = {"id": pool.ids, "label": pool.labels, "class": pa.array(classes, pa.string())}
     optional = {"split": pool.split, "group": pool.group, "text": pool.text}
     if pool.picture is not None:
-        optional["picture"] = _copy_pictures(pool, folder)
+        optional["picture"] = media.copy_pictures(pool.picture, pool.ids, folder)
     table |= {field: column for field, column in optional.items() if column is not None}
     table |= {f"present_{m}": np.array(pool.present[:, i]) for i, m in enumerate(pool.modalities)}
     pq.write_table(pa.table(table), folder / "samples.parquet")
@@ -68,31 +116,7 @@ def write_folder(pool: Pool, folder: Path) -> None:
     (folder / "pool.json").write_text(text, "utf-8")
 
 
-def _copy_pictures(pool: Pool, folder: Path) -> np.ndarray:
-    """Copy the pictures of `pool` to ``pictures/`` and return their paths relative to `folder`, str [N].
-
-    They are named after their content: a picture that many samples share is stored once, and
-    a pool keeps valid paths when the folder that it was loaded from is saved anew.
-    """
-    (folder / "pictures").mkdir()
-    names: dict[str, str] = {"": ""}
-    values = pool.picture.tolist()
-    for row, value in enumerate(values):
-        if value in names:
-            continue
-        file = Path(value)
-        if not file.is_file():
-            raise DataError(
-                f"{checks.at(row, pool.ids)}: its picture '{value}' is not a file; correct the path, or give "
-                'an empty one ("") for none.'
-            )
-        content = file.read_bytes()
-        names[value] = f"pictures/{hashlib.sha256(content).hexdigest()[:16]}{file.suffix.lower()}"
-        (folder / names[value]).write_bytes(content)
-    return np.array([names[value] for value in values])
-
-
-def read_folder(folder: Path) -> dict[str, Any]:
+def _read_folder(folder: Path) -> dict[str, Any]:
     """Return the fields of the `Pool` in `folder`; the features are memory-mapped.
 
     Raises:
@@ -137,11 +161,11 @@ def read_folder(folder: Path) -> dict[str, Any]:
         **{f: str(info.get(f, "")) for f in ("licence", "source", "notes")},
     }
     if "picture" in table:
-        fields["picture"] = checks.absolute_pictures(table["picture"], folder)
+        fields["picture"] = media.absolute_paths("picture", table["picture"], folder)
     return fields
 
 
-def read_npz(file: Path) -> dict[str, Any]:
+def _read_npz(file: Path) -> dict[str, Any]:
     """Return the fields of the `Pool` in an ``.npz``.
 
     Raises:
@@ -175,7 +199,7 @@ def read_npz(file: Path) -> dict[str, Any]:
         "class_names": class_names,
         "ids": arrays.get("ids", np.arange(n).astype(str)),
         **{f: arrays.get(f) for f in ("split", "group", "text")},
-        "picture": None if picture is None else checks.absolute_pictures(picture, file.parent),
+        "picture": None if picture is None else media.absolute_paths("picture", picture, file.parent),
         "source": file.name,
         "notes": f"Arrays not used: {', '.join(extra)}." if extra else "",
     }

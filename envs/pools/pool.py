@@ -1,30 +1,16 @@
-"""The pool: every sample of a data set with its features, labels and presence of modalities.
-
-A pool lives in a folder whose features are memory-mapped, or in a single ``.npz``::
-
-    my_pool/
-        pool.json                  schema version, modalities, class names, licence, source
-        samples.parquet            id, label, class, split, group, text, picture, present_<modality>
-        features/<modality>.npy    [N, D_m]
-        pictures/                  whatever the column picture names, relative to my_pool
-"""
+"""The pool: every sample of a data set with its features, labels and presence of modalities."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from envs.errors import DataError
 from envs.pools import checks
-from envs.pools.files import BROKEN_FILE, FORMAT, read_folder, read_npz, write_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,79 +151,3 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def save_pool(pool: Pool, folder: str | os.PathLike[str]) -> Path:
-    """Write `pool` as a folder and return its path; replaces an older pool of that name.
-
-    All files, copies of the pictures among them, are written into a temporary folder beside
-    it, which is then renamed: `folder` is never half-written. A process that is killed
-    meanwhile leaves a hidden folder behind.
-
-    Raises:
-        DataError: if `folder` exists and is not a pool, or cannot be written, or if a picture
-            is not there (``dataclasses.replace(pool, picture=None)`` saves without any).
-    """
-    folder = Path(folder).absolute()
-    if folder.exists() and not (folder.is_dir() and _may_replace(folder)):
-        raise DataError(f"{folder} exists and is not a pool folder; choose another place.")
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        write_folder(pool, temporary / "new")
-        _swap(temporary / "new", folder, temporary / "old")
-    except OSError as error:
-        raise DataError(f"Cannot write the pool {folder}: {error}.") from error
-    finally:
-        # A pool that could not be put back (see `_swap`) is worth more than a clean folder.
-        if temporary is not None and (folder.exists() or not (temporary / "old").exists()):
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Rename `new` to `folder`, whose former content goes to `old` or, on failure, back."""
-    try:
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(new, folder)
-    finally:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-
-
-def _may_replace(folder: Path) -> bool:
-    if not any(folder.iterdir()):
-        return True
-    try:
-        return json.loads((folder / "pool.json").read_text("utf-8"))["format"] == FORMAT
-    except BROKEN_FILE:
-        return False
-
-
-def load_pool(path: str | os.PathLike[str]) -> Pool:
-    """Load a pool folder (features memory-mapped) or an ``.npz``.
-
-    An ``.npz`` holds ``x_<modality>`` [N, D] and ``y`` [N] (whole numbers or strings; -1, NaN
-    or "" for unknown), and may hold ``split``, ``ids``, ``class_names``, ``group``, ``text``,
-    ``picture`` (paths relative to the folder of the ``.npz``) and ``present_<modality>``
-    (bool [N]). Whether the pictures exist is not checked.
-
-    Raises:
-        DataError: if the path is missing, damaged, of another format, or its content is invalid.
-    """
-    path = Path(path)
-    try:
-        if not path.exists():
-            raise DataError("no such file or folder.")
-        if path.is_dir():
-            return Pool(**read_folder(path))
-        if path.suffix != ".npz":
-            raise DataError("expected a pool folder or a .npz file.")
-        return Pool(**read_npz(path))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    except BROKEN_FILE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read: {reason}") from error

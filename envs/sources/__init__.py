@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.errors import ConfigError, DataError, nearest
-from envs.pools.pool import Pool, load_pool
+from envs.pools import Pool, load_pool
 from envs.sources.bundled import BUNDLED, load_bundled
 from envs.sources.synthetic import (
     draw_spec,

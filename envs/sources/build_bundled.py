@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from envs.errors import DataError, RLMBAError
-from envs.pools.pool import Pool, save_pool
+from envs.pools import Pool, save_pool
 from envs.sources.bundled import DATA
 
 # package -> (how to download it, SHA-256 of the file)

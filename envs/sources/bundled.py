@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from envs.errors import DataError, nearest
-from envs.pools.pool import Pool, load_pool
+from envs.pools import Pool, load_pool
 
 BUNDLED = ("emoji", "watch", "digits")
 DATA = Path(__file__).parent / "data"

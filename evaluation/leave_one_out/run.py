@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from envs.errors import ConfigError
+from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
-from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig, compare
@@ -36,7 +36,8 @@ from learners.run_folder import RunFolder
 from learners.settings import TrainConfig
 from learners.training import train
 from policies.averaging import average_policies
-from policies.selector import PolicyCard, Selector, load_policy, save_policy
+from policies.policy_file import PolicyCard, load_policy, save_policy
+from policies.selector import Selector
 
 STRATEGIES = ("random", "margin", "badge", "bmmal", "hand_tuned")
 LEAST_SOURCES = 3  # fewer targets say nothing about the next one

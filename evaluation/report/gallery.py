@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from evaluation.playing import Played
 
 PER_ROUND = 20  # samples shown of a round

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from envs.files import new_file
 from evaluation.playing import Played, Runs
 from evaluation.summary import modality_spread, number_of_labels
 
@@ -18,17 +20,18 @@ def write_board(played: Played, strategy: str, folder: Path) -> None:
     Tags: test/accuracy, test/soft_accuracy, test/hard_third, test/weakest_modality, balance/gap,
     balance/class_coverage, balance/head_<modality>, balance/shapley_<modality>; fractions of 1.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".events.", dir=folder) as temporary:
-        writer = SummaryWriter(temporary)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        writer = SummaryWriter(elsewhere)
         for tag, values in _scalars(played.runs[strategy], played.pool.modalities).items():
             for labels, value in zip(number_of_labels(played), values, strict=True):
                 writer.add_scalar(tag, float(value), int(labels), walltime=0)  # a step has no time of its own
         writer.close()
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        for new in Path(temporary).iterdir():
-            new.replace(folder / new.name)
+        (events,) = Path(elsewhere).iterdir()
+        older = [path for path in folder.glob("events.out.tfevents.*") if path.name != events.name]
+        with new_file(folder / events.name, durable=False) as aside:  # rounds.parquet has the same figures
+            shutil.copyfile(events, aside)
+    for path in older:
+        path.unlink()
 
 
 def _scalars(runs: Runs, modalities: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError
+from envs.files import new_file
 from evaluation.playing import Played
 from evaluation.report import pictures, tables
 from evaluation.report.page import render_page
@@ -25,7 +24,7 @@ __all__ = ["text_table", "write_report"]
 
 
 def write_report(played: Sequence[Played], out: Path) -> dict[str, Any]:
-    """Write the report into `out`, each file by an atomic rename; summary.json last.
+    """Write the report into `out`, each file whole or not at all; summary.json last.
 
     Args:
         played: at least one data set; a name that occurs twice gets a number.
@@ -50,13 +49,15 @@ def _write_all(played: Sequence[Played], out: Path) -> dict[str, Any]:
     summary = combine(played, summaries) if len(played) > 1 else summaries[names[0]]
 
     rounds = tables.rounds_table(played, names)
-    _write(out / "rounds.parquet", lambda path: pq.write_table(rounds, path))
-    _write(out / "rounds.csv", lambda path: pacsv.write_csv(tables.flat_rounds(rounds), path))
+    with new_file(out / "rounds.parquet") as aside:
+        pq.write_table(rounds, aside)
+    with new_file(out / "rounds.csv") as aside:
+        pacsv.write_csv(tables.flat_rounds(rounds), aside)
     _write_text(out / "table.md", tables.markdown(summary))
     files = file_names(names)
-    (out / "pictures").mkdir(exist_ok=True)
     for name, content in pictures.draw(played, summaries, summary, files):
-        _write(out / "pictures" / name, lambda path, content=content: path.write_bytes(content))
+        with new_file(out / "pictures" / name) as aside:
+            aside.write_bytes(content)
     for name, p in zip(names, played, strict=True):
         for strategy, folder in file_names(list(p.runs)).items():
             write_board(p, strategy, out / "tensorboard" / files[name] / folder)
@@ -72,16 +73,5 @@ def file_names(names: Sequence[str]) -> Mapping[str, str]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda temporary: temporary.write_text(text, "utf-8"))
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as aside:
+        aside.write_text(text, "utf-8")

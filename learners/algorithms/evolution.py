@@ -20,8 +20,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from envs.errors import PolicyError, RLMBAError
 from envs.models.base import TaskTrainer
+from envs.pools import Pool
 from envs.pools.partition import Start, partition
-from envs.pools.pool import Pool
 from envs.randomness import start_seed, stream
 from envs.simulation import ProtocolConfig
 from envs.source import open_source, training_starts, training_trainer
@@ -35,7 +35,8 @@ from learners.algorithms.population import (
 from learners.settings import ResourceConfig, TrainConfig
 from learners.telemetry.board import distinct_names
 from policies.averaging import rescaled
-from policies.selector import PolicyCard, Selector
+from policies.policy_file import PolicyCard
+from policies.selector import Selector
 from runtime.array_store import ArrayStore
 
 STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not depend on the number of processes

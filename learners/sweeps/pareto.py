@@ -10,6 +10,8 @@ import matplotlib
 import numpy as np
 from scipy import stats
 
+from learners.telemetry.curves import save_picture
+
 matplotlib.use("Agg")
 
 
@@ -90,10 +92,8 @@ def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: P
     axis.set(xlabel=f"{second}, points" if second else "trial", ylabel=f"{objectives[0]}, points", title=title)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=3 if len(front) == 1 else 1)
     axis.spines[["top", "right"]].set_visible(False)
-    temporary = file.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
+    save_picture(figure, file)
     plt.close(figure)
-    temporary.replace(file)
 
 
 def _short(value: Any) -> str:

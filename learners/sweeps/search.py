@@ -39,7 +39,7 @@ from learners.storage import RunCopy
 from learners.sweeps.config import SweepConfig, until
 from learners.sweeps.pareto import choose, draw, pareto_front, table
 from learners.telemetry.board import Board, Progress
-from policies.selector import load_policy
+from policies.policy_file import load_policy
 from runtime.cluster import local_ray
 
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from policies.selector import PolicyCard
+from policies.policy_file import PolicyCard
 
 # Environment figure -> TensorBoard tag; figures with a group of their own ("reward/...") keep their name.
 GROUPS = {

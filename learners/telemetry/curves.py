@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from envs.files import new_file
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _GREY = "#555555"
 
@@ -55,9 +57,8 @@ def label_curve(labels: Sequence[int], accuracy: Mapping[str, np.ndarray], title
 
 def save_picture(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all."""
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    with new_file(path, durable=False) as aside:  # it can be drawn again
+        figure.savefig(aside, dpi=150)
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.files import new_folder
 from envs.models.contribution import sample_contributions
 from envs.models.evidence import difficulty
 from envs.pools.partition import Start
@@ -50,15 +50,12 @@ def write_exported(config: TrainConfig, selector: Selector, folder: Path) -> Non
     Args:
         folder: what an earlier run left there is replaced.
     """
-    aside = folder.with_name(f".unfinished-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    board = Board(aside)
-    try:
-        write_projector(aside, _show(config, selector, board))
-    finally:
-        board.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with new_folder(folder, may_replace=lambda _: True) as aside:
+        board = Board(aside)
+        try:
+            write_projector(aside, _show(config, selector, board))
+        finally:
+            board.close()
 
 
 def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]:

@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import ProjectorConfig
 from torch import Tensor
 
+from envs.pools import Pool
 from envs.pools.partition import Start
-from envs.pools.pool import Pool
 
 DIMENSIONS = 64  # at most
 ROWS = 5000  # at most; labelled ones are kept before others

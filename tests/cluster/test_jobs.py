@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.cluster import DATASET, ROOT, SETTINGS
+from tests.support.cluster import DATASET, SETTINGS
+from tests.support.paths import ROOT
 from tests.support.sweeps import TINY
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import DATASET, ROOT, SETTINGS
+from tests.support.cluster import DATASET, SETTINGS
+from tests.support.paths import ROOT
 
 LOOPBACK = ROOT / "cluster" / "loopback.sh"
 

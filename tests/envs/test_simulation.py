@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from envs.models.frozen.trainer import FrozenConfig
+from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, partition, training_roles
-from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import draw_start, evaluation_trainer
 

@@ -20,8 +20,9 @@ from envs.sources import open_dataset
 from evaluation.comparison import _enter_policies, compare
 from evaluation.playing import play
 from evaluation.provenance import origin_notes
-from evaluation.report.write import text_table
-from policies.selector import PolicyCard, Selector, SelectorConfig, save_policy
+from evaluation.report.tables import text_table
+from policies.policy_file import PolicyCard, save_policy
+from policies.selector import Selector, SelectorConfig
 from policies.strategies import STRATEGIES as REGISTERED
 from policies.strategies import get_strategy
 from tests.support.comparison import (

@@ -12,7 +12,7 @@ import torch
 from envs.errors import RLMBAError, StrategyError
 from envs.models.base import TaskModel
 from envs.models.frozen.trainer import FrozenConfig
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import evaluation_starts, evaluation_trainer

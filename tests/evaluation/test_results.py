@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from envs.models.frozen.trainer import FrozenConfig
+from envs.pools import Pool
 from envs.pools.partition import Start, evaluation_roles
-from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig
 from envs.source import draw_start

@@ -13,7 +13,7 @@ import pytest
 
 import run
 from envs.errors import ConfigError, DataError
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from labelling.api import LabellingProject
 from labelling.creating import Samples, create_project, samples_from_table
 from labelling.project import Settings

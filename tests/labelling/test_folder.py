@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 from safetensors import SafetensorError
 
+import labelling.creating
 import labelling.project
 import run
 from envs.errors import DataError
@@ -152,7 +153,38 @@ def test_an_export_that_does_not_fit(project: LabellingProject, tmp_path: Path, 
     project.tell({f"s{i}": "red" if i % 2 else "blue" for i in range(2, 12)})
     with pytest.raises(DataError, match=r"Cannot write .*No space left"):
         project.export(tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out.*"))
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".unfinished*"))
+
+
+def test_two_inits_of_one_folder(tmp_path: Path, monkeypatch) -> None:
+    """The second one to end says so, and destroys nothing."""
+    (tmp_path / "samples.csv").write_text("id,label\n" + "".join(f"s{i},\n" for i in range(30)))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    samples = samples_from_table(str(tmp_path / "samples.csv"), [f"x={tmp_path / 'x.npy'}"])
+    save_pool = labelling.creating.save_pool
+
+    def meanwhile(*given) -> None:
+        save_pool(*given)
+        monkeypatch.undo()
+        create_project(tmp_path / "shop", samples, Settings("first"))
+
+    monkeypatch.setattr(labelling.creating, "save_pool", meanwhile)
+    with pytest.raises(DataError, match="shop exists; choose another folder"):
+        create_project(tmp_path / "shop", samples, Settings("second"))
+    assert Project(tmp_path / "shop").settings.name == "first"
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_an_export_takes_the_place_of_an_export_only(project: LabellingProject, tmp_path: Path) -> None:
+    project.export(tmp_path / "out")
+    project.tell({"s9": "red"})
+    project.export(tmp_path / "out")
+    assert "s9" in (tmp_path / "out" / "labels.csv").read_text()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    with pytest.raises(DataError, match="thesis exists and is no earlier export; choose another --out"):
+        project.export(tmp_path / "thesis")
+    assert os.listdir(tmp_path / "thesis") == ["chapter1.txt"]
 
 
 def test_two_writers(project: LabellingProject, monkeypatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from labelling.api import LabellingProject
 from labelling.creating import Samples, create_project
 from labelling.model import Model, labels_of, prepare_rows

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from envs.errors import ConfigError
+from envs.files import UNFINISHED
 from learners.run_folder import KEPT_CHECKPOINTS, RunFolder
 from tests.support.paths import ROOT
 
@@ -57,8 +58,7 @@ def test_a_checkpoint_that_fails_leaves_the_older_ones(run: RunFolder) -> None:
             run.save_checkpoint(iteration, fail)
         assert names(run) == ["000001", "000002"]
     assert (run.checkpoints / "000002" / "weights").read_text() == "two"
-    # What was left lying about does not end up in the next attempt.
-    (run.checkpoints / ".unfinished-000003" / "extra").write_text("rubbish")
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["000001", "000002"]
     path = run.save_checkpoint(3, save("three"))
     assert [p.name for p in path.iterdir()] == ["weights"]
     assert names(run) == ["000001", "000002", "000003"]
@@ -75,10 +75,15 @@ def test_a_process_killed_while_it_saves_leaves_the_older_ones(run: RunFolder) -
         "    os._exit(9)\n"
         "RunFolder(sys.argv[1]).save_checkpoint(2, save)\n"
     )
+    run.write_text(run.config, "seed: 1\n")
     assert in_another_process(code, run).returncode == 9
     assert names(run) == ["000001"]
+    assert len(list(run.checkpoints.iterdir())) == 2
+    run.lock()  # nobody else writes here now
+    assert len(list(run.checkpoints.iterdir())) == 1
     run.save_checkpoint(2, save("two"))
     assert names(run) == ["000001", "000002"]
+    run.release()
 
 
 def test_the_last_three_are_kept(run: RunFolder) -> None:
@@ -167,8 +172,19 @@ def test_a_folder_is_vacant_until_a_run_writes_into_it(tmp_path: Path) -> None:
     run.lock()
     run.release()
     assert run.is_vacant()
+    (run.root / f"{UNFINISHED}0123").write_text("se")  # a process killed while it began
+    assert run.is_vacant()
     run.write_text(run.config, "seed: 0")
     assert not run.is_vacant()
+
+
+def test_a_lock_leaves_what_others_write_aside(tmp_path: Path) -> None:
+    """The folder is no run's: somebody named a wrong --out."""
+    (tmp_path / f"{UNFINISHED}0123").write_text("half")
+    run = RunFolder(tmp_path)
+    run.lock()
+    run.release()
+    assert (tmp_path / f"{UNFINISHED}0123").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

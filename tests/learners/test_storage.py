@@ -16,7 +16,7 @@ from envs.errors import ConfigError
 from learners import storage
 from learners.run_folder import RunFolder
 from learners.storage import RunCopy
-from policies.selector import load_policy
+from policies.policy_file import load_policy
 from run import main
 from tests.support.sweeps import TINY
 from tests.support.training import command, run, train_command

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from policies.selector import Selector, load_policy
+from policies.policy_file import load_policy
+from policies.selector import Selector
 from run import main
 from tests.support.training import DATASET, command, run, run_together, train_command
 

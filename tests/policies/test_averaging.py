@@ -13,7 +13,8 @@ import torch
 from envs.candidates.offer import CandidateConfig
 from envs.errors import PolicyError
 from policies.averaging import EXPORT_NORM, average_policies, rescaled
-from policies.selector import PolicyCard, Selector, SelectorConfig, load_policy, save_policy
+from policies.policy_file import PolicyCard, load_policy, save_policy
+from policies.selector import Selector, SelectorConfig
 from run import main
 from tests.support.paths import ROOT
 

@@ -10,7 +10,8 @@ from envs.errors import ConfigError, PolicyError
 from envs.sources import open_dataset
 from evaluation.comparison import CompareConfig, _open, compare
 from evaluation.provenance import origin_notes
-from policies.selector import PolicyCard, Selector, SelectorConfig, save_policy
+from policies.policy_file import PolicyCard, save_policy
+from policies.selector import Selector, SelectorConfig
 from run import main
 
 DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
@@ -45,7 +46,7 @@ def test_without_a_policy_the_one_of_the_package_is_taken(
         assert main(["compare", "--dataset", DATASET, "--out", str(tmp_path / "out"), *more]) == 130
         return [name for name, _ in compared[-1].policies]
 
-    monkeypatch.setattr("policies.selector.PRETRAINED", Path(policies[0]))
+    monkeypatch.setattr("policies.policy_file.PRETRAINED", Path(policies[0]))
     assert run() == ["learned"]
     assert compared[-1].policies == (("learned", policies[0]),)
     assert run("--policy", "none") == []
@@ -53,7 +54,7 @@ def test_without_a_policy_the_one_of_the_package_is_taken(
     (tmp_path / "settings.yaml").write_text(f"policies: [[mine, {policies[1]}]]")
     assert run("--config", str(tmp_path / "settings.yaml")) == ["mine"]
     for arguments, says in ((("none", "x"), "'none' stands for no policy"), ((), "--policy none compares strategies")):
-        monkeypatch.setattr("policies.selector.PRETRAINED", tmp_path / "nothing")
+        monkeypatch.setattr("policies.policy_file.PRETRAINED", tmp_path / "nothing")
         more = [part for path in arguments for part in ("--policy", path)]
         assert main(["compare", "--dataset", DATASET, "--out", str(tmp_path / "out"), *more]) == 2
         message = capsys.readouterr().err.strip().splitlines()[-1]

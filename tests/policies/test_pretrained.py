@@ -14,7 +14,7 @@ from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
-from policies.selector import load_policy, pretrained_policy
+from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies import get_strategy
 from policies.strategies.learned import Learned
 

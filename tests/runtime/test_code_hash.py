@@ -66,7 +66,7 @@ def changes(file: Path, module: str = "hashed_package.strategy") -> bool:
 
 
 def test_an_edit_reaches_those_that_import_the_file_and_a_new_strategy_reaches_nobody(tmp_path: Path) -> None:
-    for name in ("envs", "policies", "evaluation", "learners"):
+    for name in ("envs", "policies", "runtime", "evaluation", "learners"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("data", "__pycache__"))
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", EDITS, str(tmp_path)]

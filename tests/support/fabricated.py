@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from envs.simulation import ProtocolConfig
 from evaluation.playing import Played, Runs
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.pools.pool import Pool
+from envs.pools import Pool
 
 CLIP = 10.0  # standard deviations beyond which a feature value is cut off
 BLOCK = 8192  # rows read at a time, so that a memory-mapped pool never lies in memory whole

@@ -14,8 +14,8 @@ from envs.models.base import per_episode
 from envs.models.frozen.fitting import Fitted, Parameters, fit, initial_parameters
 from envs.models.frozen.model import FrozenModel, StartRows
 from envs.models.frozen.preparation import PreparedPool, prepare
+from envs.pools import Pool
 from envs.pools.partition import Start
-from envs.pools.pool import Pool
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from envs.errors import ConfigError, DataError
+from envs.pools import Pool
 from envs.pools.partition import Partition, Roles, _apportion, evaluation_roles, partition, training_roles
-from envs.pools.pool import Pool
 
 
 def make(

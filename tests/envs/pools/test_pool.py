@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import envs.files
 from envs.errors import DataError, nearest
+from envs.pools import Pool, load_pool, save_pool
 from envs.pools import checks as pool_checks
 from envs.pools import files as pool_files
-from envs.pools import pool as pool_module
-from envs.pools.pool import Pool, load_pool, save_pool
 
 N = 12
 
@@ -326,7 +326,7 @@ def test_a_failed_save_leaves_no_half_folder(
             return rename(*args)  # the old pool's way out and back
         raise failure
 
-    owner = {"pq.write_table": pool_files.pq, "os.rename": pool_module.os}[step]
+    owner = {"pq.write_table": pool_files.pq, "os.rename": envs.files.os}[step]
     monkeypatch.setattr(owner, step.split(".")[1], fail)
     with pytest.raises(DataError if isinstance(failure, OSError) else KeyboardInterrupt):
         save_pool(tiny(), target)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from envs.errors import DataError
+from envs.files import AT_ONCE
+from envs.pools import Pool, load_pool, save_pool
 from envs.pools import files as pool_files
-from envs.pools.pool import Pool, load_pool, save_pool
 
 N = 12
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -95,6 +96,18 @@ def test_npz_pictures_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir("/")
     assert contents(loaded) == contents(pool)
     assert loaded.fingerprint == tiny().fingerprint
+
+
+def test_a_folder_of_many_pictures(tmp_path: Path) -> None:
+    """More files than are brought to the disk at once."""
+    (tmp_path / "camera").mkdir()
+    count = 2 * AT_ONCE + 20
+    for i in range(count):
+        (tmp_path / "camera" / f"{i}.png").write_bytes(PNG + bytes([i]))
+    fields = {"features": {"image": np.ones((count, 2))}, "present": np.ones((count, 1), bool)}
+    fields |= {"labels": np.full(count, -1), "ids": np.arange(count).astype(str)}
+    pool = tiny(**fields, picture=np.array([str(tmp_path / "camera" / f"{i}.png") for i in range(count)]))
+    assert contents(load_pool(save_pool(pool, tmp_path / "pool"))) == contents(pool)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from envs.errors import ConfigError, DataError
+from envs.pools import save_pool
 from envs.pools.partition import evaluation_roles, partition, training_roles
-from envs.pools.pool import save_pool
 from envs.sources import absolute_name, dataset_names, draw_from_family, is_family, open_dataset, split_names
 from envs.sources.bundled import BUNDLED, DATA
 from envs.sources.synthetic import SyntheticSpec, draw_spec, format_spec, make_synthetic, parse_spec

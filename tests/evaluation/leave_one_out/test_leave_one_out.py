@@ -30,7 +30,7 @@ from evaluation.leave_one_out.run import (
 )
 from evaluation.leave_one_out.table import markdown, text
 from learners.settings import TrainConfig, build, merge, parse_overrides
-from policies.selector import load_policy
+from policies.policy_file import load_policy
 from run import main
 from runtime.cluster import local_ray
 from tests.support.paths import ROOT

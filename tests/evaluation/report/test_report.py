@@ -19,7 +19,8 @@ from evaluation.playing import Played
 from evaluation.report import findings as words
 from evaluation.report import tables
 from evaluation.report.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, make_gallery
-from evaluation.report.write import _write, file_names, text_table, write_report
+from evaluation.report.tables import text_table
+from evaluation.report.write import file_names, write_report
 from evaluation.summary import combine, judged_pairs, summarise, unique_names
 from tests.support.fabricated import PROTOCOL, make_played, make_pool
 
@@ -237,22 +238,23 @@ def test_tensorboard_shows_the_mean_curve_once(single: tuple) -> None:
     assert tags <= set(events.Tags()["scalars"])
 
 
-def test_files_of_the_user_stay_and_a_failed_write_changes_nothing(tmp_path: Path) -> None:
+def test_files_of_the_user_stay_and_a_failed_write_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "holiday.png").write_bytes(PNG)
     write_report([make_played(make_pool(), {"random": 0.0})], tmp_path)
     assert (tmp_path / "pictures" / "holiday.png").read_bytes() == PNG
 
-    def fail(path: Path) -> None:
+    def fail(_: object, path: Path) -> None:
         path.write_text("half")
-        raise RuntimeError
+        raise OSError(28, "No space left on device")
 
-    before = {f.name for f in tmp_path.iterdir()}
-    content = (tmp_path / "table.md").read_text()
-    with pytest.raises(RuntimeError):
-        _write(tmp_path / "table.md", fail)
-    assert (tmp_path / "table.md").read_text() == content
-    assert {f.name for f in tmp_path.iterdir()} == before
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    monkeypatch.setattr("evaluation.report.write.pq.write_table", fail)
+    with pytest.raises(ConfigError, match=f"Cannot write the report: {tmp_path}: No space left on device"):
+        write_report([make_played(make_pool(), {"random": 0.1})], tmp_path)
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

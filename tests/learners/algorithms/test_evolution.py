@@ -25,12 +25,14 @@ from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import open_source, training_starts, training_trainer
 from learners.algorithms import evolution, population
-from learners.algorithms.evolution import EvolutionTrainer, Search, distinct_names
+from learners.algorithms.evolution import EvolutionTrainer, Search
 from learners.algorithms.population import Arena, draw_protocol, play_population, population_fitness
 from learners.settings import TrainConfig
+from learners.telemetry.board import distinct_names
 from learners.training import train
 from policies.averaging import EXPORT_NORM
-from policies.selector import PolicyCard, Selector, SelectorConfig, load_policy
+from policies.policy_file import PolicyCard, load_policy
+from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 from tests.support.evolution import DATASET, FAMILY, SMALL, settings
 from tests.support.paths import ROOT

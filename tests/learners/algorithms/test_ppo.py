@@ -19,7 +19,8 @@ from envs.errors import ConfigError
 from learners.algorithms.ppo import PPO, PPOConfig, proximal_loss
 from learners.settings import TrainConfig, build
 from policies.ordered_draw import log_probability
-from policies.selector import Selector, load_policy
+from policies.policy_file import load_policy
+from policies.selector import Selector
 from tests.support.training import DATASET, run, run_together, train_command
 
 OTHER = "synthetic:samples=300,classes=4,modalities=1,dim=5,seed=2"

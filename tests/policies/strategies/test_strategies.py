@@ -19,7 +19,7 @@ from envs.candidates.offer import CandidateConfig
 from envs.candidates.published_score import published_score
 from envs.errors import StrategyError
 from envs.kmeanspp import d_squared_sampling
-from envs.pools.pool import Pool
+from envs.pools import Pool
 from envs.round import Round, Stopwatch
 from policies.selector import Selector, SelectorConfig
 from policies.strategies import STRATEGIES, Strategy, get_strategy

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from envs.models.frozen.preparation import BLOCK, CLIP, prepare
-from envs.pools.pool import Pool
+from envs.pools import Pool
 
 FIT, OTHER = np.arange(0, 60), np.arange(60, 90)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from envs.candidates.offer import CandidateConfig
 from envs.errors import PolicyError
-from policies.selector import CARD_FILE, WEIGHTS_FILE, PolicyCard, find_policy, load_policy, save_policy
+from policies.policy_file import CARD_FILE, WEIGHTS_FILE, PolicyCard, find_policy, load_policy, save_policy
 from tests.support.observations import random_observation, random_selector
 
 
@@ -44,7 +44,7 @@ def test_a_policy_loads_where_ray_cannot_be_imported(tmp_path: Path, without_ray
     save_policy(random_selector(8), PolicyCard(), tmp_path / "policy")
     code = (
         "import sys\n"
-        "from policies.selector import load_policy\n"
+        "from policies.policy_file import load_policy\n"
         "import policies.strategies\n"
         "selector, card = load_policy(sys.argv[1])\n"
         "assert 'ray' not in sys.modules\n"
