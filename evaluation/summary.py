@@ -77,17 +77,6 @@ def modality_spread(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     return mean.min(-1), np.ptp(mean, axis=-1)
 
 
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, with "-2", "-3", ... appended to later ones of the same name."""
-    unique: list[str] = []
-    for name in names:
-        candidate, number = name, 2
-        while candidate in unique:
-            candidate, number = f"{name}-{number}", number + 1
-        unique.append(candidate)
-    return unique
-
-
 def judged_pairs(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows of `paired` that the main table shows, by the strategy that is not the fixed side.
 

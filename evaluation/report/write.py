@@ -14,12 +14,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError
+from envs.names import unique_names
 from evaluation.report import pictures, tables
 from evaluation.report.page import render_page
 from evaluation.report.tables import text_table
 from evaluation.report.tensorboard import write_board
 from evaluation.runs import Played
-from evaluation.summary import combine, summarise, unique_names
+from evaluation.summary import combine, summarise
 
 __all__ = ["text_table", "write_report"]
 
