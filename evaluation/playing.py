@@ -91,6 +91,14 @@ def play(
     )
 
 
+def play_on(data: PreparedPool, given: str, *args: Any) -> Runs:
+    """`play`, whose StrategyError says on which data set, as the user named it."""
+    try:
+        return play(data, *args)
+    except StrategyError as error:
+        raise StrategyError(f"On '{given}': {error}") from None
+
+
 def rehearse(
     data: PreparedPool,
     start: Start,
@@ -114,7 +122,7 @@ def rehearse(
 
 
 def call_shared(function: Callable[..., T], arrays: dict[str, Any], *args: Any) -> T:
-    """`play` or `rehearse` on what `to_arrays` gave, with one thread: the body of a worker's task."""
+    """`play_on` or `rehearse` on what `to_arrays` gave, with one thread: the body of a worker's task."""
     torch.set_num_threads(1)
     return function(from_arrays(arrays), *args)
 

@@ -29,12 +29,13 @@ from learners.placement import describe, size_of
 from learners.run_folder import RunFolder
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.telemetry.board import Board, Progress
+from learners.telemetry.board import Board
 from learners.telemetry.curves import save_picture, training_curve
 from learners.telemetry.exported import write_exported
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
 from runtime.cluster import check_gpus, faults_in_words, held_back_errors, local_ray
+from runtime.progress import Progress
 from runtime.signals import stop_requested
 
 ENV_NAME = "rl_mba_multimodal_al"
@@ -290,7 +291,7 @@ def _train(
             board.iteration(iteration, figures)
             board.histograms(iteration, trainer.histograms)
             enough = iteration == config.iterations or minutes >= config.minutes or stopping.is_set()
-            progress(_line(iteration, config, card, figures, minutes), last=enough)
+            progress.say(_line(iteration, config, card, figures, minutes), last=enough)
             if copy is not None:
                 copy.send()
         rows = run.read_history()
@@ -300,7 +301,7 @@ def _train(
             save_picture(curve, run.picture)
             board.picture("training/learning_curve", curve, iteration)
             if iteration > done or not run.exported.is_dir():
-                progress("the exported policy plays a few episodes for TensorBoard", last=True)
+                progress.say("the exported policy plays a few episodes for TensorBoard", last=True)
                 write_exported(config, trainer.selector(), run.exported)
     finally:
         if board is not None:
@@ -316,7 +317,7 @@ def _curves(config: TrainConfig, progress: Progress) -> dict[str, np.ndarray]:
     names = ", ".join(config.reward.baselines)
 
     def say(done: int, total: int) -> None:
-        progress(f"baseline curves ({names}): {done} of {total} parts", last=done == total)
+        progress.say(f"baseline curves ({names}): {done} of {total} parts", last=done == total)
 
     return baseline_curves(config.env(), config.reward.baselines, say)
 

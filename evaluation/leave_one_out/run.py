@@ -33,6 +33,7 @@ from learners.settings import TrainConfig
 from learners.training import train
 from policies.averaging import average_policies
 from policies.selector import PolicyCard, Selector, load_policy, save_policy
+from runtime.progress import Progress
 from runtime.signals import interruptions
 
 STRATEGIES = ("random", "margin", "badge", "bmmal", "hand_tuned")
@@ -147,12 +148,13 @@ def _work(
 ) -> dict[str, Any]:
     runs = {training.name: folder.root / "training" / training.name for training in trainings}
     opens = {source.name: source.trains for source in sources}
+    line = Progress(progress)
     for number, training in enumerate(trainings, 1):
         text = f"leave-one-out: training {number} of {len(trainings)}, {training.name}"
         if (runs[training.name] / FINISHED).exists():
-            progress(f"{text}: already there")
+            line.say(f"{text}: already there", last=True)
             continue
-        progress(f"{text}: on {', '.join(training.sources)}")
+        line.say(f"{text}: on {', '.join(training.sources)}", last=True)
         datasets = tuple(opens[name] for name in training.sources)
         _train(replace(config.training, datasets=datasets, seed=training.seed), runs[training.name])
 

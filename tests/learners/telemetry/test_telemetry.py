@@ -18,9 +18,9 @@ from envs.models.frozen.preparation import prepare
 from envs.pools.partition import partition, training_roles
 from envs.simulation import ProtocolConfig, draw_start
 from evaluation.report.tensorboard import write_board
+from learners.telemetry import drawn as board_drawn
+from learners.telemetry import projector as board_projector
 from learners.telemetry.board import Board
-from learners.telemetry.board import drawn as board_drawn
-from learners.telemetry.board import projector as board_projector
 from learners.telemetry.drawn import drawn_values
 from learners.telemetry.exported import play
 from learners.telemetry.projector import NEVER, pool_points, reduced, write_projector
