@@ -21,14 +21,16 @@ from envs.simulation import ProtocolConfig
 from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from evaluation import provenance
-from evaluation.playing import Played, Runs, call_with_simulation, check_pairing, play, rehearse
+from evaluation.playing import call_with_simulation, play_on, rehearse
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
+from evaluation.runs import Played, Runs, check_pairing
 from policies.policy_file import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
 from runtime.cluster import local_ray
-from runtime.tasks import Progress, fetch, in_parallel, remote_task
+from runtime.progress import Progress
+from runtime.tasks import Workers, in_parallel, remote_task
 
 CHUNK = 10  # seeds in one lockstep; fixed, so that results do not depend on the number of workers
 FIRST_SEED = 10_000  # training never uses seeds from here on
@@ -71,6 +73,9 @@ class CompareConfig:
             if len(self.strategies) > 1:
                 raise ConfigError(f"'{ALL}' stands for every strategy; give it alone, or names without it.")
             object.__setattr__(self, "strategies", tuple(STRATEGIES))  # the dataclass is frozen
+        self._check_names()
+
+    def _check_names(self) -> None:
         for name in self.strategies:
             get_strategy(name)
         if not self.names:
@@ -223,7 +228,8 @@ def _play_all(
                     missing[job] = key
                 else:
                     done[job] = runs
-    line = Progress(progress, len(done) + len(missing), len(done))
+    line = Progress(progress, every=0)
+    line.count("compare", "chunks", len(done) + len(missing), len(done))
 
     def keep(job: _Job, runs: Runs) -> None:
         results.put(missing[job], runs)
@@ -254,10 +260,10 @@ def _play_missing(
     line: Progress,
 ) -> None:
     """Play jobs in Ray tasks; first everybody picks one batch on every data set, since a refusal should come early."""
-    workers = min(config.workers, len(missing))
+    workers = Workers(min(config.workers, len(missing)))
     if not ray.is_initialized():
-        line.say(f"compare: starting {workers} worker{'s' * (workers > 1)}")
-    with local_ray(workers):
+        line.say(f"compare: starting {workers.at_once} worker{'s' * (workers.at_once > 1)}")
+    with local_ray(workers.at_once):
         task = remote_task(call_with_simulation)
 
         @cache
@@ -270,23 +276,21 @@ def _play_missing(
             return task.remote(rehearse, trainer(number), config.protocol, contests[number].chunks[0][0], choosers)
 
         def runs(job: _Job) -> ray.ObjectRef:
-            starts = contests[job.contest].chunks[job.chunk]
-            choose = contests[job.contest].entrants[job.name].choose
-            return task.remote(play, trainer(job.contest), config.protocol, starts, job.name, choose)
+            contest = contests[job.contest]
+            starts, choose = contest.chunks[job.chunk], contest.entrants[job.name].choose
+            args = config.protocol, contest.given, starts, job.name, choose
+            return task.remote(play_on, trainer(job.contest), *args)
 
         refusals = []
         numbers = dict.fromkeys(job.contest for job in missing)
         with closing(in_parallel(numbers, first_batches, workers, line.tick)) as rehearsed:
-            for number, task_result in rehearsed:
-                refusals += [f"On '{contests[number].given}': {text}" for text in fetch(task_result)]
+            for number, texts in rehearsed:
+                refusals += [f"On '{contests[number].given}': {text}" for text in texts]
         if refusals:
             raise StrategyError("\n".join([*refusals, "Leave these out of the strategies or of the data sets."]))
         with closing(in_parallel(missing, runs, workers, line.tick)) as played:
-            for job, task_result in played:
-                try:
-                    keep(job, fetch(task_result))
-                except StrategyError as error:
-                    raise StrategyError(f"On '{contests[job.contest].given}': {error}") from None
+            for job, result in played:
+                keep(job, result)
 
 
 def _facts(config: CompareConfig, contest: _Contest, runs: dict[str, Runs]) -> dict[str, Any]:

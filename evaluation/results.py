@@ -16,7 +16,7 @@ import torch
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools.partition import Start
 from envs.simulation import ProtocolConfig
-from evaluation.playing import Runs
+from evaluation.runs import Runs
 from policies.strategies import Strategy
 from runtime.array_store import ArrayStore
 from runtime.code_hash import code_hash

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import statistics
-from evaluation.playing import Played, Runs
+from evaluation.runs import Played, Runs
 
 SEPARATOR = "_vs_"
 SECONDS = ("inference", "scoring", "picking", "train")
@@ -75,17 +75,6 @@ def modality_spread(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     """Of the modalities' mean head accuracies in each round: the least, and the largest minus the least; [T + 1]."""
     mean = runs.modality_accuracy.mean(0)
     return mean.min(-1), np.ptp(mean, axis=-1)
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, with "-2", "-3", ... appended to later ones of the same name."""
-    unique: list[str] = []
-    for name in names:
-        candidate, number = name, 2
-        while candidate in unique:
-            candidate, number = f"{name}-{number}", number + 1
-        unique.append(candidate)
-    return unique
 
 
 def judged_pairs(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

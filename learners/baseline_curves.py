@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import ray
 import torch
 from filelock import FileLock
 
@@ -26,6 +26,7 @@ from envs.sources import is_family, open_dataset
 from policies.strategies import get_strategy
 from runtime.array_store import ArrayStore
 from runtime.code_hash import code_hash
+from runtime.tasks import Workers, cores, in_parallel, remote_task
 
 CHUNK = 16  # starts that one task plays in lockstep
 
@@ -56,6 +57,7 @@ def baseline_curves(
 
     Raises:
         ConfigError: where the cache folder cannot be written.
+        RLMBAError: where a strategy cannot play, or the process that it plays in dies again and again.
     """
     # Nobody can have played the pools that a family will give.
     fingerprints = {i: open_dataset(name).fingerprint for i, name in enumerate(config.datasets) if not is_family(name)}
@@ -68,10 +70,13 @@ def baseline_curves(
         with _lock(store.folder / f".{together}.lock"):
             found = {part: arrays or store.get(keys[part]) for part, arrays in found.items()}
             missing = [part for part, arrays in found.items() if arrays is None]
-            for done, (part, accuracy) in enumerate(_play_all(config, missing), len(keys) - len(missing) + 1):
-                found[part] = {"accuracy": accuracy}
-                store.put(keys[part], found[part])
-                progress(done, len(keys))
+            task = remote_task(_play)
+            workers = Workers(cores(), name="process that plays baselines", if_they_die="see whether it lacks memory")
+            with closing(in_parallel(missing, lambda part: task.remote(config, *part), workers)) as played:
+                for done, (part, accuracy) in enumerate(played, len(keys) - len(missing) + 1):
+                    found[part] = {"accuracy": accuracy}
+                    store.put(keys[part], found[part])
+                    progress(done, len(keys))
     shape = (len(config.datasets), config.starts, config.protocol.rounds + 1)
     curves = {strategy: np.full(shape, np.nan, np.float32) for strategy in strategies}
     for (strategy, source, low), arrays in found.items():
@@ -88,7 +93,7 @@ def _key(config: EnvConfig, fingerprint: str, strategy: str, low: int) -> str:
         "seed": config.seed,
         "starts": [low, min(low + CHUNK, config.starts)],
         "strategy": strategy,
-        "code": code_hash(get_strategy(strategy).__module__, "envs.multimodal_al"),
+        "code": code_hash(get_strategy(strategy).__module__, __name__),
         "versions": [torch.__version__, np.__version__],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
@@ -104,17 +109,6 @@ def _lock(path: Path) -> FileLock:
     return FileLock(path)
 
 
-def _play_all(config: EnvConfig, parts: list[_Part]) -> Iterator[tuple[_Part, np.ndarray]]:
-    """Play parts on Ray; yields each with its curves [starts, T + 1] as it ends."""
-    running = {_play.remote(config, *part): part for part in parts}
-    waiting = list(running)
-    while waiting:
-        ended, waiting = ray.wait(waiting)
-        for task in ended:
-            yield running[task], ray.get(task)
-
-
-@ray.remote(num_cpus=1)
 def _play(config: EnvConfig, strategy: str, source_number: int, low: int) -> np.ndarray:
     """Curves [starts, T + 1] of one strategy on the starts of one part."""
     torch.set_num_threads(1)

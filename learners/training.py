@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import VectorMultimodalALEnv
+from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import partition
 from envs.source import open_source
@@ -30,13 +30,15 @@ from learners.placement import describe, size_of
 from learners.run_folder import RunFolder
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.telemetry.board import Board, Progress, distinct_names
+from learners.telemetry.board import Board
 from learners.telemetry.curves import save_picture, training_curve
 from learners.telemetry.exported import write_exported
 from policies.policy_file import PolicyCard, save_policy
 from policies.selector import Selector
 from policies.strategies import get_strategy
 from runtime.cluster import check_gpus, faults_in_words, held_back_errors, local_ray
+from runtime.progress import Progress
+from runtime.signals import stop_requested
 
 ENV_NAME = "rl_mba_multimodal_al"
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
@@ -112,28 +114,6 @@ def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
         versions={p: version(p) for p in PACKAGES},
         algorithm=config.algorithm,
     )
-
-
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; the second one interrupts at once."""
-    event = threading.Event()
-
-    def ask(signum: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        print("\nStopping after this iteration; once more to stop at once.", flush=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
 
 
 def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: int = 0) -> Reinforce:
@@ -224,7 +204,7 @@ class GradientTrainer:
 
     def __init__(self, config: TrainConfig, card: PolicyCard, done: int, progress: Progress):
         self.config, self.card = config, card
-        self._sources = distinct_names([source["name"] for source in card.trained_on])
+        self._sources = unique_names([source["name"] for source in card.trained_on])
         self.algorithm = make_algorithm(config, _curves(config, progress), done)
 
     def step(self) -> tuple[dict[str, float], dict[str, float]] | None:
@@ -313,7 +293,7 @@ def _train(
             board.iteration(iteration, figures)
             board.histograms(iteration, trainer.histograms)
             enough = iteration == config.iterations or minutes >= config.minutes or stopping.is_set()
-            progress(_line(iteration, config, card, figures, minutes), last=enough)
+            progress.say(_line(iteration, config, card, figures, minutes), last=enough)
             if copy is not None:
                 copy.send()
         rows = run.read_history()
@@ -323,7 +303,7 @@ def _train(
             save_picture(curve, run.picture)
             board.picture("training/learning_curve", curve, iteration)
             if iteration > done or not run.exported.is_dir():
-                progress("the exported policy plays a few episodes for TensorBoard", last=True)
+                progress.say("the exported policy plays a few episodes for TensorBoard", last=True)
                 write_exported(config, trainer.selector(), run.exported)
     finally:
         if board is not None:
@@ -339,7 +319,7 @@ def _curves(config: TrainConfig, progress: Progress) -> dict[str, np.ndarray]:
     names = ", ".join(config.reward.baselines)
 
     def say(done: int, total: int) -> None:
-        progress(f"baseline curves ({names}): {done} of {total} parts", last=done == total)
+        progress.say(f"baseline curves ({names}): {done} of {total} parts", last=done == total)
 
     return baseline_curves(config.env(), config.reward.baselines, say)
 

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import ray
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from safetensors import SafetensorError
 
 from envs.errors import ConfigError, RLMBAError
@@ -21,6 +28,7 @@ from envs.errors import ConfigError, RLMBAError
 # One thread per process: several processes share the cores, and threads on top of them only wait for each other.
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_ENDED = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -54,11 +62,18 @@ def local_ray(processes: int) -> Iterator[None]:
 
 @contextmanager
 def faults_in_words(folder: Path) -> Iterator[None]:
-    """RLMBAError for what a machine does to a run: a full or broken disk, a process that was killed."""
+    """RLMBAError for what a machine does to a run: a full or broken disk, a process or a whole machine that died.
+
+    What a process raised of ours comes out as it was raised there, without the traceback that Ray adds.
+    """
     resume = "The last checkpoint is whole: --resume goes on from there."
     try:
         yield
-    except RayActorError as error:
+    except RayTaskError as error:
+        if isinstance(error.cause, RLMBAError):
+            raise error.cause from None
+        raise
+    except _ENDED as error:
         first = str(error).strip().splitlines()[0]
         raise RLMBAError(f"A process of the run {folder} ended early ({first}). {resume}") from error
     except (OSError, SafetensorError) as error:

@@ -6,14 +6,14 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
 from envs.errors import ConfigError
 
-FOLLOWED = ("envs", "policies")  # packages whose modules count wherever they are imported
-REGISTRIES = ("policies.strategies",)  # a new entry changes nothing for the others
+FOLLOWED = ("envs", "policies", "runtime")  # packages whose modules count wherever they are imported
+REGISTRIES = ("policies.strategies",)  # packages of which a new entry changes nothing for the others
 
 
 @lru_cache
@@ -30,6 +30,14 @@ def code_hash(*modules: str) -> str:
     Raises:
         ConfigError: where a module has no source file.
     """
+    digest = hashlib.sha256()
+    for module, source in sorted(sources_behind(modules).items()):
+        digest.update(f"{module}\0{hashlib.sha256(source).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def sources_behind(modules: Iterable[str]) -> dict[str, bytes]:
+    """The source of these modules and of all that count for them, by full name."""
     tops = {*FOLLOWED, *(module.partition(".")[0] for module in modules)}
     sources: dict[str, bytes] = {}
     waiting = sorted(set(modules))
@@ -44,10 +52,7 @@ def code_hash(*modules: str) -> str:
         for name in _imports(module, path, sources[module]):
             if name.partition(".")[0] in tops and name not in REGISTRIES and _source_file(name):
                 waiting.append(name)
-    digest = hashlib.sha256()
-    for module in sorted(sources):
-        digest.update(f"{module}\0{hashlib.sha256(sources[module]).hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return sources
 
 
 def _imports(module: str, path: Path, source: bytes) -> Iterator[str]:

@@ -1,10 +1,12 @@
-"""Work for several processes at a time, and the line that says how far it is."""
+"""Work for several processes at a time, as Ray tasks."""
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import ray
@@ -14,113 +16,104 @@ from envs.errors import RLMBAError
 
 RETRIES = 3  # times that a task is started again after its process died
 
-_TICK = 0.5  # seconds between updates of the progress line
+_TICK = 0.5  # seconds between calls of `tick`
 T = TypeVar("T")
 
 
-def remote_task(function: Callable[..., Any]) -> Any:
-    """A function as a Ray task on one core."""
-    return ray.remote(num_cpus=1, max_retries=RETRIES)(function)
+@dataclass(frozen=True)
+class Workers:
+    """The processes that tasks run in, and what messages say of them."""
+
+    at_once: int  # jobs under way at a time
+    patience_s: float = math.inf  # without any result for so long, jobs under way are given to others once more
+    name: str = "worker process"
+    if_they_die: str = "try fewer workers"  # what a message advises
+    if_they_hang: str = "see whether they hang"
+
+
+def remote_task(function: Callable[..., Any], gpus: float = 0) -> Any:
+    """A function as a Ray task on one core and a share of the GPUs."""
+    return ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(function)
+
+
+def cores() -> int:
+    """How many tasks the running Ray can work on side by side."""
+    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def in_parallel(
-    jobs: Iterable[T], submit: Callable[[T], ray.ObjectRef], at_once: int, tick: Callable[[], None]
-) -> Iterator[tuple[T, ray.ObjectRef]]:
-    """Run jobs as Ray tasks, `at_once` at a time, and yield each as it ends, for `fetch` to get its result.
+    jobs: Iterable[T],
+    submit: Callable[[T], ray.ObjectRef],
+    workers: Workers,
+    tick: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[T, Any]]:
+    """Run jobs as Ray tasks and yield each with its result as it ends.
 
-    Tasks that still run when the caller stops, for whatever reason, are cancelled.
+    Tasks that still run when the caller stops, for whatever reason, are cancelled; hence close the iterator.
 
     Args:
-        submit: starts the task of a job.
-        tick: called at least twice a second.
-    """
-    waiting, running = iter(jobs), {}
-    try:
-        while True:
-            while len(running) < at_once and (job := next(waiting, None)) is not None:
-                running[submit(job)] = job
-            if not running:
-                return
-            finished, _ = ray.wait(list(running), timeout=_TICK)
-            for ref in finished:
-                yield running.pop(ref), ref
-            tick()
-    finally:
-        for ref in running:
-            ray.cancel(ref, force=True)
-
-
-def fetch(ref: ray.ObjectRef) -> Any:
-    """The result of a task.
+        submit: starts the task of a job; called for the same job once more where the workers seem to hang.
+        tick: called at least twice a second while nothing ends.
 
     Raises:
-        RLMBAError: that of the task, or where its process died again and again.
+        RLMBAError: that of a task; where its process died again and again; where no worker gave a result for twice
+            their patience.
     """
+    waiting = enumerate(jobs)
+    under_way: dict[int, T] = {}
+    running: dict[ray.ObjectRef, int] = {}  # numbers of the jobs; twice where a job was given to others once more
+    overdue = False
     try:
-        return ray.get(ref)
+        while True:
+            for number, job in islice(waiting, workers.at_once - len(under_way)):
+                under_way[number] = job
+                running[submit(job)] = number
+            if not under_way:
+                return
+            ended = _first_to_end(list(running), workers.patience_s, tick)
+            if ended is None and overdue:
+                raise RLMBAError(
+                    f"No {workers.name} has given a result for {2 * workers.patience_s:g} s; {workers.if_they_hang}."
+                )
+            overdue = ended is None
+            if ended is None:  # one of them may hang: whoever is free does its work, too
+                running |= {submit(job): number for number, job in under_way.items()}
+                continue
+            number, result = running.pop(ended), _result(ended, workers)
+            late = [task for task, other in running.items() if other == number]
+            _cancel(late)
+            for task in late:
+                del running[task]
+            yield under_way.pop(number), result
+            tick()
+    finally:
+        _cancel(running)
+
+
+def _first_to_end(tasks: list[ray.ObjectRef], patience_s: float, tick: Callable[[], object]) -> ray.ObjectRef | None:
+    """A task that has ended; None where none ends in time."""
+    until = time.monotonic() + patience_s
+    while (left := until - time.monotonic()) > 0:
+        ended, _ = ray.wait(tasks, timeout=min(_TICK, left))
+        if ended:
+            return ended[0]
+        tick()
+    return None
+
+
+def _result(task: ray.ObjectRef, workers: Workers) -> Any:
+    """What a task that ended gives; errors of ours as they were raised, what befell its process in words."""
+    try:
+        return ray.get(task)
     except RayTaskError as error:
         if isinstance(error.cause, RLMBAError):
             raise error.cause from None
         raise
     except RayError as error:
         first = str(error).strip().splitlines()[0]
-        raise RLMBAError(f"A worker process ended early ({first}); try fewer workers.") from error
+        raise RLMBAError(f"A {workers.name} ended early ({first}); {workers.if_they_die}.") from error
 
 
-class Progress:
-    """Chunks done, time passed, time to go: one line on a terminal, else a line per finished chunk.
-
-    Args:
-        progress: called with a line of text; `print` on a terminal gets one line that is updated.
-        total: chunks.
-        ready: how many of them were there before.
-    """
-
-    def __init__(self, progress: Callable[..., None], total: int, ready: int):
-        self.progress, self.total, self.ready = progress, total, ready
-        self.done = ready
-        self.began = time.perf_counter()
-        self.first = ready, self.began  # chunks finished first, and when: the workers' start is behind them
-        self.updates = progress is print and sys.stdout.isatty()
-        self.open = False
-
-    def advance(self) -> None:
-        """One more chunk."""
-        self.done += 1
-        self._show()
-
-    def tick(self) -> None:
-        """Time has passed."""
-        if self.updates:
-            self._show()
-
-    def say(self, text: str) -> None:
-        """Show a text on the line."""
-        if self.updates:
-            self.progress(f"\r\033[K{text}", end="", flush=True)
-            self.open = True
-        else:
-            self.progress(text)
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self.open:
-            self.progress()
-            self.open = False
-
-    def _show(self) -> None:
-        now = time.perf_counter()
-        there = f" ({self.ready} already there)" if self.ready else ""
-        text = f"compare: {self.done}/{self.total} chunks{there}, {_clock(now - self.began)}"
-        if self.first[0] == self.ready:
-            self.first = self.done, now
-        elif self.first[0] < self.done < self.total:
-            pace = (now - self.first[1]) / (self.done - self.first[0])
-            text += f", about {_clock(pace * (self.total - self.done))} to go"
-        self.say(text)
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+def _cancel(tasks: Iterable[ray.ObjectRef]) -> None:
+    for task in tasks:
+        ray.cancel(task, force=True)

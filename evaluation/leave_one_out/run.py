@@ -13,11 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,19 +21,21 @@ from typing import Any
 import numpy as np
 
 from envs.errors import ConfigError
+from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
 from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig, compare
 from evaluation.leave_one_out.table import judge_targets, markdown
-from evaluation.summary import unique_names
 from learners.run_folder import RunFolder
 from learners.settings import TrainConfig
 from learners.training import train
 from policies.averaging import average_policies
 from policies.policy_file import PolicyCard, load_policy, save_policy
 from policies.selector import Selector
+from runtime.progress import Progress
+from runtime.signals import interruptions
 
 STRATEGIES = ("random", "margin", "badge", "bmmal", "hand_tuned")
 LEAST_SOURCES = 3  # fewer targets say nothing about the next one
@@ -151,12 +149,13 @@ def _work(
 ) -> dict[str, Any]:
     runs = {training.name: folder.root / "training" / training.name for training in trainings}
     opens = {source.name: source.trains for source in sources}
+    line = Progress(progress)
     for number, training in enumerate(trainings, 1):
         text = f"leave-one-out: training {number} of {len(trainings)}, {training.name}"
         if (runs[training.name] / FINISHED).exists():
-            progress(f"{text}: already there")
+            line.say(f"{text}: already there", last=True)
             continue
-        progress(f"{text}: on {', '.join(training.sources)}")
+        line.say(f"{text}: on {', '.join(training.sources)}", last=True)
         datasets = tuple(opens[name] for name in training.sources)
         _train(replace(config.training, datasets=datasets, seed=training.seed), runs[training.name])
 
@@ -334,30 +333,6 @@ def _train(config: TrainConfig, path: Path) -> None:
         if came():
             raise KeyboardInterrupt
     (path / FINISHED).touch()
-
-
-@contextmanager
-def interruptions() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came in the block, even where it was handled: training ends as usual then."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals go to the main thread
-        return
-    ours, pythons = socket.socketpair()
-    with ours, pythons:
-        ours.setblocking(False)
-        pythons.setblocking(False)
-        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
-
-        def came() -> bool:
-            try:
-                return bool({signal.SIGINT, signal.SIGTERM} & set(ours.recv(4096)))
-            except BlockingIOError:
-                return False
-
-        try:
-            yield came
-        finally:
-            signal.set_wakeup_fd(before)
 
 
 def _average(runs: Sequence[Path]) -> tuple[Selector, PolicyCard]:

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from envs.files import new_file
-from evaluation.playing import Played, Runs
+from evaluation.runs import Played, Runs
 from evaluation.summary import modality_spread, number_of_labels
 
 

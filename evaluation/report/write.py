@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from envs.errors import ConfigError
 from envs.files import new_file
-from evaluation.playing import Played
+from envs.names import unique_names
 from evaluation.report import pictures, tables
 from evaluation.report.page import render_page
 from evaluation.report.tables import text_table
 from evaluation.report.tensorboard import write_board
-from evaluation.summary import combine, summarise, unique_names
+from evaluation.runs import Played
+from evaluation.summary import combine, summarise
 
 __all__ = ["text_table", "write_report"]
 

@@ -6,8 +6,8 @@ initial policy play each of them, greedily. What is exported is the mean.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import cma
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
 
-from envs.errors import PolicyError, RLMBAError
+from envs.errors import PolicyError
 from envs.models.base import TaskTrainer
+from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import Start, partition
 from envs.randomness import start_seed, stream
@@ -33,14 +33,13 @@ from learners.algorithms.population import (
     population_fitness,
 )
 from learners.settings import ResourceConfig, TrainConfig
-from learners.telemetry.board import distinct_names
 from policies.averaging import rescaled
 from policies.policy_file import PolicyCard
 from policies.selector import Selector
 from runtime.array_store import ArrayStore
+from runtime.tasks import Workers, in_parallel, remote_task
 
 STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not depend on the number of processes
-RETRIES = 3  # times that a task is started again after its process died
 
 _STATE = "evolution"  # file of a checkpoint
 _Figures = dict[str, np.ndarray]
@@ -97,10 +96,15 @@ class Players:
     """
 
     def __init__(self, resources: ResourceConfig):
-        self._at_once, self._patience = resources.num_env_runners, resources.patience_s
-        self._task = ray.remote(
-            num_cpus=1, num_gpus=resources.num_gpus_per_env_runner, max_retries=RETRIES
-        )(play_population) if self._at_once else None  # fmt: skip
+        at_once, gpus = resources.num_env_runners, resources.num_gpus_per_env_runner
+        self._task = remote_task(play_population, gpus) if at_once else None
+        self._workers = Workers(
+            at_once,
+            resources.patience_s,
+            name="process that plays episodes",
+            if_they_die="try fewer of them",
+            if_they_hang="see whether they hang, or set resources.patience_s higher and --resume",
+        )
 
     def share(self, trainer: TaskTrainer) -> TaskTrainer | ray.ObjectRef:
         """A trainer, where all players reach its rows."""
@@ -110,45 +114,14 @@ class Players:
         """What `play_population` gives for each of these arguments, in their order.
 
         Raises:
-            RLMBAError: that of a task, or where its process died again and again.
+            RLMBAError: as `in_parallel` does.
         """
         if self._task is None:
             return [play_population(*job) for job in jobs]
-        results: dict[int, _Figures] = {}
-        running: dict[ray.ObjectRef, int] = {}
-        waiting = deque(range(len(jobs)))
-        overdue = False
-        while len(results) < len(jobs):
-            while waiting and len(set(running.values())) < self._at_once:
-                number = waiting.popleft()
-                running[self._task.remote(*jobs[number])] = number
-            ended, _ = ray.wait(list(running), timeout=self._patience)
-            if ended:
-                number = running[ended[0]]
-                results[number] = self._result(ended[0])
-                running = {task: n for task, n in running.items() if n != number}
-            elif overdue:
-                raise RLMBAError(
-                    f"No process that plays episodes has given a result for {2 * self._patience:g} s; see whether they "
-                    "hang, or set resources.patience_s higher and --resume."
-                )
-            else:  # one of them may hang: whoever is free plays its episodes once more
-                running |= {self._task.remote(*jobs[number]): number for number in sorted(set(running.values()))}
-            overdue = not ended
-        return [results[number] for number in range(len(jobs))]
-
-    @staticmethod
-    def _result(task: ray.ObjectRef) -> _Figures:
-        """What a task that ended gives."""
-        try:
-            return ray.get(task)
-        except RayTaskError as error:
-            if isinstance(error.cause, RLMBAError):
-                raise error.cause from None
-            raise
-        except RayError as error:
-            first = str(error).strip().splitlines()[0]
-            raise RLMBAError(f"A process that plays episodes ended early ({first}); try fewer of them.") from error
+        numbers = range(len(jobs))
+        with closing(in_parallel(numbers, lambda n: self._task.remote(*jobs[n]), self._workers)) as played:
+            results = dict(played)
+        return [results[n] for n in numbers]
 
 
 @dataclass(frozen=True)
@@ -177,7 +150,7 @@ class EvolutionTrainer:
         self._search = self._new_search()
         self._players = Players(config.resources)
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
-        self._names = distinct_names([source["name"] for source in card.trained_on])
+        self._names = unique_names([source["name"] for source in card.trained_on])
 
     def _new_search(self) -> Search:
         evolution = self.config.evolution

@@ -38,9 +38,10 @@ from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
 from learners.sweeps.config import SweepConfig, until
 from learners.sweeps.pareto import choose, draw, pareto_front, table
-from learners.telemetry.board import Board, Progress
+from learners.telemetry.board import Board
 from policies.policy_file import load_policy
 from runtime.cluster import local_ray
+from runtime.progress import Progress
 
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0
 SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
@@ -239,11 +240,11 @@ class _Show(tune.Callback):
         self._ended += 1
         result = trial.last_result or {}
         values = "  ".join(f"{n} {100 * result[n]:.2f}" for n in self._objectives if n in result)
-        self._progress(f"trial {trial.trial_id}  {self._ended} of {self._trials} ended  {values}", last=True)
+        self._progress.say(f"trial {trial.trial_id}  {self._ended} of {self._trials} ended  {values}", last=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended += 1
-        self._progress(f"trial {trial.trial_id} failed: see {trial.local_path}", last=True)
+        self._progress.say(f"trial {trial.trial_id} failed: see {trial.local_path}", last=True)
 
 
 def _conclude(config: SweepConfig, out: Path, results: Any) -> dict[str, Any]:

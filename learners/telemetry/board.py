@@ -1,4 +1,4 @@
-"""What a run shows while it learns: TensorBoard events in named groups, and a progress line.
+"""What a run shows while it learns: TensorBoard events in named groups.
 
 docs/metrics.md explains every tag.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,16 +40,6 @@ def tag_of(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name if "/" in name else f"training/{name}"
-
-
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names, numbered where they repeat."""
-    seen: dict[str, int] = {}
-    distinct = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return distinct
 
 
 class Board:
@@ -134,19 +123,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, float | st
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     cells = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in row) + " |" for row in cells)
-
-
-class Progress:
-    """One line that is rewritten on a terminal, or a line every few seconds elsewhere."""
-
-    def __init__(self, every: float = 10.0):
-        self._terminal = sys.stdout.isatty()
-        self._every, self._last, self._width = every, -np.inf, 0
-
-    def __call__(self, text: str, last: bool = False) -> None:
-        if self._terminal:
-            print("\r" + text.ljust(self._width), end="\n" if last else "", flush=True)
-            self._width = len(text)
-        elif last or time.monotonic() - self._last >= self._every:
-            print(text, flush=True)
-            self._last = time.monotonic()

@@ -13,13 +13,14 @@ from torch import Tensor
 from envs.files import new_folder
 from envs.models.contribution import sample_contributions
 from envs.models.evidence import difficulty
+from envs.names import unique_names
 from envs.pools.partition import Start
 from envs.randomness import start_seed
 from envs.round import Round
 from envs.simulation import Simulation
 from envs.source import open_source, training_starts, training_trainer
 from learners.settings import TrainConfig
-from learners.telemetry.board import Board, distinct_names
+from learners.telemetry.board import Board
 from learners.telemetry.curves import label_curve
 from learners.telemetry.projector import Points, pool_points, write_projector
 from policies.selector import Selector
@@ -67,7 +68,7 @@ def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]
     labels = [protocol.initial_labels + protocol.batch_size * t for t in range(protocol.rounds + 1)]
     pools = [open_source(n, protocol, np.random.default_rng(config.seed)) for n in config.datasets[:SOURCES]]
     points = []
-    for name, pool in zip(distinct_names([pool.name for pool in pools]), pools, strict=True):
+    for name, pool in zip(unique_names([pool.name for pool in pools]), pools, strict=True):
         simulation = Simulation(training_trainer(pool, config.model, device), protocol)
         starts = training_starts(pool, protocol, seeds)
         played = {n: play(simulation, starts, strategy) for n, strategy in strategies.items()}

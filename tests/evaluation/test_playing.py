@@ -16,7 +16,8 @@ from envs.pools import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import evaluation_starts, evaluation_trainer
-from evaluation.playing import Runs, check_pairing, play
+from evaluation.playing import play
+from evaluation.runs import Runs, check_pairing
 from policies.strategies import get_strategy
 from policies.strategies.random import random
 

@@ -1,4 +1,4 @@
-"""What makes a kept result another one, and what does not; and the line that says how far a comparison is."""
+"""What makes a kept result another one, and what does not."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from envs.pools.partition import Start, evaluation_roles
 from envs.round import Round
 from envs.simulation import ProtocolConfig
 from envs.source import draw_start
-from evaluation.playing import Runs
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
+from evaluation.runs import Runs
 from policies.strategies.random import random
 from policies.strategies.uncertainty import entropy, margin
-from runtime.tasks import Progress
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
 
@@ -98,19 +97,3 @@ def test_only_runs_of_these_starts_are_believed(starts: list[Start], tmp_path: P
     assert results.get("key", starts) is None
     assert len(notes) == 2
     assert all("key.npz does not hold" in note for note in notes)
-
-
-def test_progress_counts_what_was_there_and_estimates_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 20.0, 30.0, 40.0])
-    monkeypatch.setattr("runtime.tasks.time.perf_counter", lambda: next(clock))
-    lines: list[str] = []
-    line = Progress(lines.append, total=8, ready=5)
-    line.tick()  # nothing new to say where lines stay
-    for _ in range(3):
-        line.advance()
-    line.end()
-    assert lines == [
-        "compare: 6/8 chunks (5 already there), 20 s",
-        "compare: 7/8 chunks (5 already there), 30 s, about 10 s to go",
-        "compare: 8/8 chunks (5 already there), 40 s",
-    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, RLMBAError, StrategyError
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.simulation import ProtocolConfig
@@ -73,6 +73,28 @@ def test_curves_are_what_the_strategies_reach_and_are_played_once(cache: Path) -
     damaged.write_bytes(damaged.read_bytes()[:100])
     for name, curve in baseline_curves(CONFIG, ("margin", "random")).items():
         np.testing.assert_array_equal(curve, curves[name])
+
+
+def test_a_fault_arrives_in_words_and_keeps_what_is_finished(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = module._play
+
+    def play(config: EnvConfig, strategy: str, source: int, low: int) -> np.ndarray:
+        if strategy == "margin":
+            return whole(config, strategy, source, low)
+        if strategy == "entropy":
+            os._exit(1)
+        raise StrategyError("badge cannot play.")
+
+    monkeypatch.setattr(module, "_play", play)
+    monkeypatch.setattr(module, "cores", lambda: 1)
+    with pytest.raises(RLMBAError) as caught:
+        baseline_curves(CONFIG, ("margin", "badge"))
+    assert (type(caught.value), str(caught.value)) == (StrategyError, "badge cannot play.")
+    kept = files(cache)
+    assert len(kept) == 2
+    with pytest.raises(RLMBAError, match=r"^A process that plays baselines ended early \([^\n]+\); see whether"):
+        baseline_curves(CONFIG, ("margin", "entropy"))
+    assert files(cache) == kept
 
 
 def test_whatever_decides_a_curve_is_in_its_key() -> None:

@@ -21,10 +21,10 @@ import torch
 
 from envs.errors import RLMBAError
 from learners.settings import TrainConfig, build, merge, parse_overrides
-from learners.telemetry.board import Progress
 from learners.training import GradientTrainer, opened, policy_card
 from policies.policy_file import load_policy
 from runtime.cluster import local_ray
+from runtime.progress import Progress
 from tests.support.paths import ROOT
 from tests.support.training import command
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from envs.errors import ConfigError
-from runtime.code_hash import _source_file, code_hash
+from evaluation.results import PLAYER
+from policies.strategies import STRATEGIES, get_strategy
+from runtime.code_hash import _source_file, code_hash, sources_behind
 from tests.support.paths import ROOT
 
 EDITS = """
@@ -37,6 +39,8 @@ hashes["registry"] = edit("policies/strategies/__init__.py", "from policies.stra
 hashes["badge"] = edit("policies/strategies/badge.py")
 hashes["selector"] = edit("policies/selector.py")
 hashes["trainer"] = edit("envs/models/frozen/model.py")
+hashes["memory"] = edit("runtime/memory.py")
+hashes["report"] = edit("evaluation/report/page.py")
 print(json.dumps(hashes))
 """
 
@@ -66,7 +70,7 @@ def changes(file: Path, module: str = "hashed_package.strategy") -> bool:
 
 
 def test_an_edit_reaches_those_that_import_the_file_and_a_new_strategy_reaches_nobody(tmp_path: Path) -> None:
-    for name in ("envs", "policies", "runtime", "evaluation", "learners"):
+    for name in ("envs", "policies", "runtime", "evaluation"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("data", "__pycache__"))
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", EDITS, str(tmp_path)]
@@ -81,7 +85,29 @@ def test_an_edit_reaches_those_that_import_the_file_and_a_new_strategy_reaches_n
 
     assert changed("registry", "badge") == [False, True, False, False]
     assert changed("badge", "selector") == [False, False, False, True]
-    assert changed("selector", "trainer") == [True] * 4
+    assert changed("selector", "trainer") == changed("trainer", "memory") == [True] * 4
+    assert changed("memory", "report") == [False] * 4
+
+
+LOADED = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+projects = {n: m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] in ("envs", "policies", "runtime")}
+print(*(n for n, file in projects.items() if not file.endswith("__init__.py")), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("player", [PLAYER, "learners.baseline_curves"])
+def test_nothing_that_runs_is_missed(player: str) -> None:
+    """What Python loads for the player and all strategies, but packages that only hand names on."""
+    modules = [player, *sorted({get_strategy(name).__module__ for name in STRATEGIES})]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LOADED, *modules]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    loaded = set(done.stdout.split())
+    assert "envs.simulation" in loaded
+    assert loaded <= set(sources_behind(modules))
 
 
 @pytest.mark.parametrize(

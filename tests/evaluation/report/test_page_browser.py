@@ -15,8 +15,9 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
+from envs.names import unique_names
 from evaluation.report.page import render_page
-from evaluation.summary import combine, summarise, unique_names
+from evaluation.summary import combine, summarise
 from tests.support.fabricated import make_played, make_pool
 
 EVIL = "<img src=x onerror=document.title='broken'><script>"
