@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates.offer import CandidateConfig
 from envs.errors import ConfigError, nearest
+from envs.fields import Section, declarations, refuse
 from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
@@ -217,8 +218,19 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         return TypeAdapter(cls).validate_python(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
+        _refuse_declared(cls, first["loc"], first["input"])
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+def _refuse_declared(cls: type, path: tuple[int | str, ...], value: object) -> None:
+    """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
+    for name in path:
+        if not is_dataclass(cls):
+            return  # the path goes on inside of a value
+        owner, cls = cls, declarations(cls)[str(name)].kind
+    if issubclass(owner, Section):
+        refuse(owner, str(name), value)
 
 
 def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
@@ -230,6 +242,8 @@ def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
             raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, hints)} Valid here: {', '.join(hints)}.")
         if is_dataclass(hints[key]):
             _refuse_unknown(hints[key], value, f"{prefix}{key}.")
+        elif isinstance(value, bool) and issubclass(cls, Section):
+            refuse(cls, key, value)  # pydantic would take true for 1
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -12,37 +12,30 @@ products with the gradient written out (autograd's bookkeeping would cost as muc
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from envs.errors import ConfigError
+from envs.fields import Section
 
 # Episodes trained together on a processor: a block's buffers should stay in its cache.
 CPU_BLOCK = 16
 
 
 @dataclass(frozen=True)
-class TaskModelConfig:
+class TaskModelConfig(Section, prefix="model."):
     """How the task model is trained in each round."""
 
-    hidden: int = 24  # units of each modality's encoder, a constant one among them
-    steps: int = 40  # AdamW steps per round, from scratch
-    learning_rate: float = 0.02
-    weight_decay: float = 0.01
-    projection_dim: int = 32  # principal components kept per modality
-    minibatch: int = 512  # labelled rows per step once there are more than this
-
-    def __post_init__(self) -> None:
-        for name, least in (("hidden", 2), ("steps", 1), ("projection_dim", 1), ("minibatch", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least {least}.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"model.learning_rate is {self.learning_rate}; it must be above 0.")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"model.weight_decay is {self.weight_decay}; it cannot be negative.")
+    hidden: Annotated[int, Ge(2)] = 24  # units of each modality's encoder, a constant one among them
+    steps: Annotated[int, Ge(1)] = 40  # AdamW steps per round, from scratch
+    learning_rate: Annotated[float, Gt(0)] = 0.02
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    projection_dim: Annotated[int, Ge(1)] = 32  # principal components kept per modality
+    minibatch: Annotated[int, Ge(1)] = 512  # labelled rows per step once there are more than this
 
 
 @dataclass(frozen=True)
