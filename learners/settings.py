@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from annotated_types import Ge, Gt, Lt
@@ -38,9 +38,7 @@ class LearnerConfig(Section, prefix="learner."):
     copies: Annotated[int, Ge(1)] = 16  # G, episodes per start
     learning_rate: Annotated[float, Gt(0)] = 0.08  # of Adam
     gradient_clip: Annotated[float, Gt(0)] = 1.0  # global norm
-    weight_average: Annotated[float, Ge(0), Lt(1)] = (
-        0.9  # decay per iteration of the averaged weights, the exported ones
-    )
+    weight_average: Annotated[float, Ge(0), Lt(1)] = 0.9  # decay per iteration of the exported mean weights
     advantage_decay: Annotated[float, Ge(0), Lt(1)] = 0.9  # ema: share of the moving average that survives an iteration
     advantage_clip: Annotated[float, Ge(0)] = 0.0  # ema: largest magnitude of an advantage; 0 for none
 
@@ -79,9 +77,8 @@ class ResourceConfig(Section, prefix="resources."):
     num_gpus_per_env_runner: Annotated[float, Ge(0), Help("GPU share of each")] = 0.0
     num_learners: Annotated[int, Ge(0)] = 0  # 0: the driver learns
     num_gpus_per_learner: Annotated[float, Ge(0)] = 0.0
-    patience_s: Annotated[float, Gt(0)] = (
-        600.0  # a process that plays and gives no result for so long counts as hanging
-    )
+    # A process that plays and gives no result for so long counts as hanging.
+    patience_s: Annotated[float, Gt(0)] = 600.0
 
     @property
     def processes(self) -> int:
@@ -196,12 +193,12 @@ def _refuse_declared(cls: type, path: tuple[int | str, ...], value: object) -> N
 def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'The settings'} must be a mapping of names to values.")
-    hints = get_type_hints(cls)
+    known = declarations(cls)
     for key, value in settings.items():
-        if key not in hints:
-            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, hints)} Valid here: {', '.join(hints)}.")
-        if is_dataclass(hints[key]):
-            _refuse_unknown(hints[key], value, f"{prefix}{key}.")
+        if key not in known:
+            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, known)} Valid here: {', '.join(known)}.")
+        if is_dataclass(known[key].kind):
+            _refuse_unknown(known[key].kind, value, f"{prefix}{key}.")
         elif isinstance(value, bool):
             refuse(cls, key, value)  # pydantic would take true for 1
 

@@ -134,5 +134,7 @@ def test_what_is_allowed_is_taken_as_it_is() -> None:
     made = Example(count=3, passes=2, plain=math.inf, weight=2, rule="score")
     assert (made.count, made.passes, made.plain, made.weight, made.rule) == (3, 2, math.inf, 2, "score")
     assert build(Example, {"count": "3", "rate": "1e-3", "passes": None}) == Example(count=3, rate=0.001)
+    with pytest.raises(ConfigError, match="Unknown setting 'prefix'"):
+        build(Example, {"prefix": "x"})
     assert declarations(Example)["count"].help == "how many"
     assert declarations(Example)["name"].help == ""
