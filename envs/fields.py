@@ -71,6 +71,11 @@ class Declaration:
     marks: tuple[Any, ...]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its `OneOf`; none where it has none."""
+        return next((tuple(mark.names) for mark in self.marks if isinstance(mark, OneOf)), ())
+
+    @property
     def help(self) -> str:
         """Text of the field's `Help`."""
         return next((mark.text for mark in self.marks if isinstance(mark, Help)), "")
@@ -79,9 +84,8 @@ class Declaration:
         """The end of a sentence that begins with the field and its value; empty where it may hold the value."""
         if value is None and self.optional:
             return ""
-        names = next((tuple(mark.names) for mark in self.marks if isinstance(mark, OneOf)), None)
-        if names is not None and value not in names:
-            return f".{nearest(value, names)} It must be one of {', '.join(names)}."
+        if self.names and value not in self.names:
+            return f".{nearest(value, self.names)} It must be one of {', '.join(self.names)}."
         if self.kind is int or self.kind is float:
             return self._refused_number(value)
         return ""

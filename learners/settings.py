@@ -100,8 +100,8 @@ class TrainConfig(Section, prefix=""):
     datasets: tuple[str, ...] = ("emoji",)  # names or paths
     seed: Annotated[int, Ge(0), Help("decides starts and draws")] = 0
     minutes: Annotated[float, Gt(0), Help("stop after the iteration in which they run out")] = 10.0
-    preset: Annotated[str, Help("default, or paper: RL-MBA as published")] = "default"
-    algorithm: Annotated[str, OneOf(ALGORITHMS), Help("what learns; appo is asynchronous")] = "reinforce"
+    preset: str = "default"
+    algorithm: Annotated[str, OneOf(ALGORITHMS), Help("how the policy is learned")] = "reinforce"
     starts: Annotated[int, Ge(1)] = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: TaskModelConfig = field(default_factory=TaskModelConfig)

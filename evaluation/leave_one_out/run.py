@@ -58,8 +58,14 @@ class LeaveOneOutConfig(Section, prefix="leave_one_out."):
 
     training: TrainConfig  # of each training, but that `datasets` are all sources; its protocol also compares
     training_seeds: Annotated[int, Ge(1), Help("trainings per target, averaged")] = 2  # where there are no splits
-    # R random pairs of complementary halves of the sources, each half a training; 0: none.
-    splits: Annotated[int, Ge(0), Help("train on R random pairs of complementary halves instead")] = 0
+    splits: Annotated[
+        int,
+        Ge(0),
+        Help(
+            "train on R random pairs of complementary halves instead, 2R trainings in all; a target's policy averages "
+            "the R that did not see it; 0: none"
+        ),
+    ] = 0
     seeds: Annotated[int, Ge(1), Help("paired repetitions of the comparison")] = 20
     strategies: Annotated[tuple[str, ...], Help("to compare with")] = STRATEGIES
 
