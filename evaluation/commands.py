@@ -127,13 +127,13 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _leave_one_out(args: argparse.Namespace) -> int:
+    if args.splits and args.training_seeds:
+        raise ConfigError("--training-seeds counts trainings without --splits; give one of the two.")
     from envs.sources import split_names
     from evaluation.leave_one_out.run import LeaveOneOutConfig, leave_one_out
     from evaluation.leave_one_out.table import text
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 
-    if args.splits and args.training_seeds:
-        raise ConfigError("--training-seeds counts trainings without --splits; give one of the two.")
     training: dict[str, Any] = {"algorithm": "evolution"}
     if args.config:
         training = merge(training, read_yaml(args.config))

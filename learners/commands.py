@@ -154,12 +154,12 @@ def _average(args: argparse.Namespace) -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    if not args.config and not args.resume:
+        raise ConfigError("Give --config, such as tune_configs/balance.yaml, or --resume.")
     from envs.sources import split_names
     from learners.settings import build, merge, read_yaml
     from learners.sweeps.config import SweepConfig
 
-    if not args.config and not args.resume:
-        raise ConfigError("Give --config, such as tune_configs/balance.yaml, or --resume.")
     config = None
     if not args.resume:
         settings = read_yaml(args.config)

@@ -63,7 +63,7 @@ class LeaveOneOutConfig(Section, prefix="leave_one_out."):
         Ge(0),
         Help(
             "train on R random pairs of complementary halves instead, 2R trainings in all; a target's policy averages "
-            "the R that did not see it; 0: none"
+            "the R that did not see it"
         ),
     ] = 0
     seeds: Annotated[int, Ge(1), Help("paired repetitions of the comparison")] = 20
