@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import torch
+from annotated_types import Ge
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -21,6 +22,7 @@ from envs.candidates.offer import (
     offer,
 )
 from envs.errors import ConfigError
+from envs.fields import Section
 from envs.models.base import TaskModelConfig
 from envs.models.frozen.trainer import FrozenConfig
 from envs.rewards import Outcome, RewardConfig, reward
@@ -29,7 +31,7 @@ from envs.source import Source
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(Section, prefix="env."):
     """Everything that decides an environment."""
 
     datasets: tuple[str, ...] = ("emoji",)  # names, paths or families; an episode runs on one of them
@@ -38,18 +40,16 @@ class EnvConfig:
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     features: tuple[str, ...] = DEFAULT_FEATURES
-    starts: int = 64  # distinct episode starts per data set
-    copies: int = 1  # G, episodes that share a start (vector environment only)
-    seed: int = 0  # decides the starts
+    starts: Annotated[int, Ge(1)] = 64  # distinct episode starts per data set
+    copies: Annotated[int, Ge(1)] = 1  # G, episodes that share a start (vector environment only)
+    seed: Annotated[int, Ge(0)] = 0  # decides the starts
     device: str = "cpu"  # a torch device, or "auto": the GPU that this process may use, else the CPU
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_features(self.features)
         if not self.datasets:
             raise ConfigError("No data set is given; name at least one.")
-        for name in ("starts", "copies"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
 
 class VectorMultimodalALEnv(VectorEnv):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from envs.errors import ConfigError
+from envs.fields import Finite, Section
 from envs.simulation import Measurements
 
 
@@ -39,24 +42,21 @@ TERMS: dict[str, Callable[[Outcome], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class RewardConfig:
+class RewardConfig(Section, prefix="reward."):
     """Weights of the reward terms (0 leaves one out)."""
 
-    relative_accuracy: float = 1.0
-    soft_accuracy: float = 0.0
-    weakest_modality: float = 0.3
-    hard_third: float = 0.2
-    accuracy_gain: float = 0.0
-    contribution_balance: float = 0.0
-    smoothing: float = 0.0  # share of the previous round's smoothed reward that is kept (RL-MBA's moving average)
+    relative_accuracy: Annotated[float, Finite()] = 1.0
+    soft_accuracy: Annotated[float, Finite()] = 0.0
+    weakest_modality: Annotated[float, Finite()] = 0.3
+    hard_third: Annotated[float, Finite()] = 0.2
+    accuracy_gain: Annotated[float, Finite()] = 0.0
+    contribution_balance: Annotated[float, Finite()] = 0.0
+    # Share of the previous round's smoothed reward that is kept (RL-MBA's moving average).
+    smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     baselines: tuple[str, ...] = ("badge", "margin")  # paired strategies for relative_accuracy
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"reward.smoothing is {self.smoothing}; it must be in [0, 1).")
-        for name in TERMS:
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"reward.{name} is {getattr(self, name)}; it must be a finite number.")
+        super().__post_init__()
         if all(getattr(self, name) == 0 for name in TERMS):
             raise ConfigError(f"Every reward weight is 0; give one of {', '.join(TERMS)} a weight.")
 

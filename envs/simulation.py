@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from envs.errors import ConfigError
+from envs.fields import Section
 from envs.models.accuracy import validate
 from envs.models.base import RowResults, TaskModel, TaskTrainer, per_episode, rows_at
 from envs.models.contribution import accuracy_contributions, contribution_weights
@@ -22,23 +25,14 @@ from envs.round import Round
 
 
 @dataclass(frozen=True)
-class ProtocolConfig:
+class ProtocolConfig(Section, prefix="protocol."):
     """How an episode runs."""
 
-    initial_labels: int = 20  # labelled at random before the first round
-    batch_size: int = 10  # b, labels bought per round
-    rounds: int = 10  # T
-    amcb_temperature: float = 0.1  # tau of the modality weights
-    amcb_floor: float = 0.05  # epsilon, the least weight of a modality
-
-    def __post_init__(self) -> None:
-        for name in ("initial_labels", "batch_size", "rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"protocol.{name} is {getattr(self, name)}; it must be at least 1.")
-        if not self.amcb_temperature > 0:
-            raise ConfigError(f"protocol.amcb_temperature is {self.amcb_temperature}; it must be above 0.")
-        if not 0 <= self.amcb_floor < 1:
-            raise ConfigError(f"protocol.amcb_floor is {self.amcb_floor}; it must be in [0, 1).")
+    initial_labels: Annotated[int, Ge(1)] = 20  # labelled at random before the first round
+    batch_size: Annotated[int, Ge(1)] = 10  # b, labels bought per round
+    rounds: Annotated[int, Ge(1)] = 10  # T
+    amcb_temperature: Annotated[float, Gt(0)] = 0.1  # tau of the modality weights
+    amcb_floor: Annotated[float, Ge(0), Lt(1)] = 0.05  # epsilon, the least weight of a modality
 
     @property
     def budget(self) -> int:

@@ -9,11 +9,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ray
+from annotated_types import Ge
 
 from envs.errors import ConfigError, StrategyError
+from envs.fields import Help, Section
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import Start, evaluation_roles
@@ -40,7 +42,7 @@ RESULTS = "results"  # folder of the finished chunks
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Section, prefix="compare."):
     """What to compare.
 
     Raises:
@@ -49,20 +51,17 @@ class CompareConfig:
 
     datasets: tuple[str, ...]  # names or paths that `open_dataset` takes
     titles: tuple[str, ...] = ()  # what tables call them, one for each; without any, the names that the pools have
-    seeds: int = 20
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # or ("all",)
+    seeds: Annotated[int, Ge(1), Help("paired repetitions")] = 20
+    strategies: Annotated[tuple[str, ...], Help("names; all: every one")] = DEFAULT_STRATEGIES
     # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
     policies: tuple[tuple[str, str], ...] = ()
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: FrozenConfig = field(default_factory=FrozenConfig)
-    workers: int = 2  # processes
-    first_seed: int = FIRST_SEED
+    workers: Annotated[int, Ge(1), Help("processes")] = 2
+    first_seed: Annotated[int, Ge(0)] = FIRST_SEED
 
     def __post_init__(self) -> None:
-        for name, least in (("seeds", 1), ("workers", 1), ("first_seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"compare.{name} is {value!r}; it must be a whole number, at least {least}.")
+        super().__post_init__()
         if not self.datasets:
             raise ConfigError("Nothing to compare on: name at least one data set.")
         if self.titles and len(self.titles) != len(self.datasets):

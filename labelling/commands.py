@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from envs.flags import given
+
 INIT_NOTES = """\
 The table has a column id, and maybe label, text, picture, audio, group, split and present_<modality>.
 examples:
@@ -29,8 +31,9 @@ SHOWN = 20  # conflicts that `tell` prints
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to the parser's."""
-    raw = argparse.RawDescriptionHelpFormatter
-    init = _add(commands, "init", _init, "make a labelling project of samples without labels", INIT_NOTES, raw)
+    init = _add(
+        commands, "init", _init, "make a labelling project of samples without labels", INIT_NOTES, settings=_settings
+    )
     init.add_argument(
         "--samples", required=True, metavar="TABLE|POOL", help="CSV or Parquet with a row for each sample, or a pool"
     )
@@ -44,15 +47,15 @@ def add_commands(commands: Any) -> None:
     init.add_argument(
         "--classes", metavar="A,B,...", help="the classes, '\"A, or B\",C' if need be; without it every label makes one"
     )
-    init.add_argument("--budget", type=int, metavar="N", help="labels that the policy plans for (500)")
-    init.add_argument("--validation", type=float, metavar="SHARE", help="of every batch, only to measure by (0.2)")
+    init.add_field("--budget", type=int, metavar="N")
+    init.add_field("--validation", type=float, metavar="SHARE")
     init.add_argument("--with-labels", action="store_true", help="of a pool: take its labels along")
-    init.add_argument("--policy", metavar="DIR", help="policy folder (the one that comes with this package)")
-    init.add_argument("--seed", type=int, metavar="S", help="decides what measures (0)")
-    init.add_argument("--encoding", metavar="NAME", help="of a CSV file (UTF-8)")
+    init.add_field("--policy", metavar="DIR")
+    init.add_field("--seed", type=int, metavar="S")
+    init.add_argument("--encoding", metavar="NAME", help="of a CSV file that is not UTF-8")
 
     ask = _add(commands, "ask", _ask, "choose the samples to label next")
-    ask.add_argument("--batch", type=int, default=50, metavar="N", help="how many (50)")
+    ask.add_argument("--batch", type=int, default=50, metavar="N", help="how many (%(default)s)")
     ask.add_argument(
         "--label-studio",
         nargs="?",
@@ -64,12 +67,12 @@ def add_commands(commands: Any) -> None:
         "--media-url", metavar="PREFIX", help="tasks name pictures by PREFIX and path instead of holding them"
     )
 
-    tell = _add(commands, "tell", _tell, "take labels, retrain, say what changed", TELL_NOTES, raw)
+    tell = _add(commands, "tell", _tell, "take labels, retrain, say what changed", TELL_NOTES)
     tell.add_argument("files", nargs="*", metavar="FILE", help="labels; .json: Label Studio's JSON export")
     tell.add_argument("--label-studio", metavar="URL", help="fetch the annotations of a server")
     tell.add_argument("--annotator", metavar="NAME", help="who labelled; 'file': the files' names")
     tell.add_argument("--new-classes", metavar="A,B,...", help="classes to add to fixed ones")
-    tell.add_argument("--encoding", metavar="NAME", help="of the CSV files (UTF-8)")
+    tell.add_argument("--encoding", metavar="NAME", help="of CSV files that are not UTF-8")
 
     _add(commands, "status", _status, "say where a project stands")
     export = _add(commands, "export", _export, "write labels, predictions and the model as files")
@@ -77,14 +80,19 @@ def add_commands(commands: Any) -> None:
     _add(commands, "undo", _undo, "take the last ask or tell back")
 
 
-def _add(commands: Any, name: str, run: Any, words: str, notes: str | None = None, formatter: Any = None) -> Any:
+def _add(commands: Any, name: str, run: Any, words: str, notes: str | None = None, **options: Any) -> Any:
     command = commands.add_parser(
-        name, help=words, description=words[0].upper() + words[1:] + ".", epilog=notes, allow_abbrev=False,
-        formatter_class=formatter or argparse.HelpFormatter,
-    )  # fmt: skip
+        name, help=words, description=words[0].upper() + words[1:] + ".", epilog=notes, **options
+    )
     command.add_argument("project", metavar="PROJECT", help="folder of the project")
     command.set_defaults(run=run)
     return command
+
+
+def _settings() -> type:
+    from labelling.project import Settings  # imports torch
+
+    return Settings
 
 
 def _split(text: str | None) -> tuple[str, ...]:
@@ -98,11 +106,10 @@ def _init(args: argparse.Namespace) -> int:
     from labelling.creating import TABLES, create_project, samples_from_pool, samples_from_table
     from labelling.project import Settings
 
-    given = {"budget": args.budget, "validation": args.validation, "policy": args.policy, "seed": args.seed}
     settings = Settings(
         name=Path(args.project).absolute().name,
         classes=_split(args.classes),
-        **{name: value for name, value in given.items() if value is not None},
+        **given(budget=args.budget, validation=args.validation, policy=args.policy, seed=args.seed),
     )
     if Path(args.samples).suffix.lower() in TABLES and not args.features:
         raise ConfigError(f"{args.samples} is a table; name each modality's numbers by --features MODALITY=FILE.npy.")

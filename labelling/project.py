@@ -18,12 +18,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError, DataError
+from envs.fields import Help, Section
 from envs.files import BROKEN_FILE, write_text
 from envs.pools import Pool, load_pool, media
 from envs.pools.checks import VALIDATION
@@ -43,23 +45,18 @@ class FeaturesError(DataError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Section, prefix="labelling."):
     """What `init` decides for good."""
 
     name: str
     classes: tuple[str, ...] = ()  # empty: every label that is told makes a class
-    budget: int = 500  # labels that the policy plans for; more can be asked
-    validation: float = 0.2  # share of the samples, and of every batch, that only measures
-    seed: int = 0
-    policy: str = ""  # folder; "": the policy that comes with the package
+    budget: Annotated[int, Ge(2), Help("labels that the policy plans for")] = 500  # more can be asked
+    validation: Annotated[float, Ge(0), Le(0.5), Help("share of every batch that only measures")] = 0.2
+    seed: Annotated[int, Ge(0), Help("decides what measures")] = 0
+    policy: Annotated[str, Help("policy folder; without it the one that comes with this package")] = ""
 
     def __post_init__(self) -> None:
-        if self.budget < 2:
-            raise ConfigError(f"The budget is {self.budget} labels; it must be at least 2.")
-        if not 0 <= self.validation <= 0.5:
-            raise ConfigError(f"The validation share is {self.validation}; it must lie in 0 .. 0.5.")
-        if self.seed < 0:
-            raise ConfigError(f"The seed is {self.seed}; it must be at least 0.")
+        super().__post_init__()
         lower = [name.casefold() for name in self.classes]
         for name in self.classes:
             check_class(name)

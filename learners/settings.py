@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates.offer import CandidateConfig
 from envs.errors import ConfigError, nearest
+from envs.fields import Finite, Help, OneOf, Section, declarations, refuse
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
@@ -26,85 +28,57 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class LearnerConfig:
+class LearnerConfig(Section, prefix="learner."):
     """How weights follow from episodes by policy gradients: REINFORCE, PPO and APPO."""
 
-    advantage: str = "group"  # group: return-to-go minus the group's mean; ema: one-step minus a moving average
-    iterations: int = 60  # at most; `minutes` may end training earlier
-    groups: int = 6  # S, starts per iteration, over all environment runners
-    copies: int = 16  # G, episodes per start
-    learning_rate: float = 0.08  # of Adam
-    gradient_clip: float = 1.0  # global norm
-    weight_average: float = 0.9  # decay per iteration of the averaged weights that are exported
-    advantage_decay: float = 0.9  # ema: share of the moving average that survives an iteration
-    advantage_clip: float = 0.0  # ema: largest magnitude of an advantage; 0 for none
+    # group: return-to-go minus the group's mean; ema: one-step minus a moving average
+    advantage: Annotated[str, OneOf(ADVANTAGES)] = "group"
+    iterations: Annotated[int, Ge(1)] = 60  # at most; `minutes` may end training earlier
+    groups: Annotated[int, Ge(1)] = 6  # S, starts per iteration, over all environment runners
+    copies: Annotated[int, Ge(1)] = 16  # G, episodes per start
+    learning_rate: Annotated[float, Gt(0)] = 0.08  # of Adam
+    gradient_clip: Annotated[float, Gt(0)] = 1.0  # global norm
+    weight_average: Annotated[float, Ge(0), Lt(1)] = 0.9  # decay per iteration of the exported mean weights
+    advantage_decay: Annotated[float, Ge(0), Lt(1)] = 0.9  # ema: share of the moving average that survives an iteration
+    advantage_clip: Annotated[float, Ge(0)] = 0.0  # ema: largest magnitude of an advantage; 0 for none
 
     def __post_init__(self) -> None:
-        if self.advantage not in ADVANTAGES:
-            raise ConfigError(
-                f"learner.advantage is {self.advantage!r}.{nearest(self.advantage, ADVANTAGES)} "
-                f"It must be one of {', '.join(ADVANTAGES)}."
-            )
-        for name in ("iterations", "groups", "copies"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         if self.advantage == "group" and self.copies < 2:
             raise ConfigError("learner.copies is 1; advantage 'group' compares copies, so it needs at least 2.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learner.learning_rate is {self.learning_rate}; it must be above 0.")
-        if not self.gradient_clip > 0:
-            raise ConfigError(f"learner.gradient_clip is {self.gradient_clip}; it must be above 0.")
-        if not self.advantage_clip >= 0:
-            raise ConfigError(f"learner.advantage_clip is {self.advantage_clip}; it cannot be negative.")
-        for name in ("weight_average", "advantage_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"learner.{name} is {getattr(self, name)}; it must be in [0, 1).")
 
 
 @dataclass(frozen=True)
-class ProximalConfig:
+class ProximalConfig(Section, prefix="proximal."):
     """What PPO and APPO add to `LearnerConfig`."""
 
-    clip: float = 0.2  # how far the probability ratio per pick may move from 1
-    epochs: int | None = None  # passes over an iteration's rows; none: as many as EPOCHS says
-    minibatch_rows: int = 256  # at most so many rows (rounds of episodes) in a gradient step
-
-    def __post_init__(self) -> None:
-        if not 0 < self.clip < 1:
-            raise ConfigError(f"proximal.clip is {self.clip}; it must be between 0 and 1.")
-        for name in ("epochs", "minibatch_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"proximal.{name} is {value}; it must be at least 1.")
+    clip: Annotated[float, Gt(0), Lt(1)] = 0.2  # how far the probability ratio per pick may move from 1
+    epochs: Annotated[int, Ge(1)] | None = None  # passes over an iteration's rows; none: as many as EPOCHS says
+    minibatch_rows: Annotated[int, Ge(1)] = 256  # at most so many rows (rounds of episodes) in a gradient step
 
 
 @dataclass(frozen=True)
-class EvolutionConfig:
+class EvolutionConfig(Section, prefix="evolution."):
     """How weights follow from episodes by an evolution strategy (diagonal CMA-ES)."""
 
-    generations: int = 1000  # at most; `minutes` may end training earlier
-    population: int = 16  # P, weight vectors tried in a generation
-    starts: int = 2  # S, starts per source and generation; each is played by the whole population
-    sigma0: float = 0.5  # standard deviation of the first generation around the policy's initial weights
+    generations: Annotated[int, Ge(1)] = 1000  # at most; `minutes` may end training earlier
+    population: Annotated[int, Ge(4)] = 16  # P, weight vectors tried in a generation
+    starts: Annotated[int, Ge(1)] = 2  # S, starts per source and generation; each is played by the whole population
+    # Standard deviation of the first generation around the policy's initial weights.
+    sigma0: Annotated[float, Gt(0), Finite()] = 0.5
     vary_protocol: bool = False  # draw initial labels, batch size and rounds anew for each generation and source
-
-    def __post_init__(self) -> None:
-        for name, least in (("generations", 1), ("population", 4), ("starts", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"evolution.{name} is {getattr(self, name)}; it must be at least {least}.")
-        if not 0 < self.sigma0 < float("inf"):
-            raise ConfigError(f"evolution.sigma0 is {self.sigma0}; it must be above 0 and finite.")
 
 
 @dataclass(frozen=True)
-class ResourceConfig:
+class ResourceConfig(Section, prefix="resources."):
     """What a run may occupy."""
 
-    num_env_runners: int = 2  # processes that play episodes; 0 plays them in the driver
-    num_gpus_per_env_runner: float = 0.0
-    num_learners: int = 0  # 0: the driver learns
-    num_gpus_per_learner: float = 0.0
-    patience_s: float = 600.0  # a process that plays and gives no result for so long counts as hanging
+    num_env_runners: Annotated[int, Ge(0), Help("processes that play episodes")] = 2  # 0: the driver plays them
+    num_gpus_per_env_runner: Annotated[float, Ge(0), Help("GPU share of each")] = 0.0
+    num_learners: Annotated[int, Ge(0)] = 0  # 0: the driver learns
+    num_gpus_per_learner: Annotated[float, Ge(0)] = 0.0
+    # A process that plays and gives no result for so long counts as hanging.
+    patience_s: Annotated[float, Gt(0)] = 600.0
 
     @property
     def processes(self) -> int:
@@ -118,24 +92,17 @@ class ResourceConfig:
             self.num_env_runners * self.num_gpus_per_env_runner + max(self.num_learners, 1) * self.num_gpus_per_learner
         )
 
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            if getattr(self, f.name) < 0:
-                raise ConfigError(f"resources.{f.name} is {getattr(self, f.name)}; it cannot be negative.")
-        if not self.patience_s > 0:
-            raise ConfigError(f"resources.patience_s is {self.patience_s}; it must be above 0.")
-
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section, prefix=""):
     """Everything that decides a training run."""
 
     datasets: tuple[str, ...] = ("emoji",)  # names or paths
-    seed: int = 0
-    minutes: float = 10.0  # training ends after the iteration in which they run out
+    seed: Annotated[int, Ge(0), Help("decides starts and draws")] = 0
+    minutes: Annotated[float, Gt(0), Help("stop after the iteration in which they run out")] = 10.0
     preset: str = "default"
-    algorithm: str = "reinforce"  # or ppo, appo (asynchronous), evolution
-    starts: int = 64  # distinct episode starts per data set
+    algorithm: Annotated[str, OneOf(ALGORITHMS), Help("how the policy is learned")] = "reinforce"
+    starts: Annotated[int, Ge(1)] = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: FrozenConfig = field(default_factory=FrozenConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
@@ -147,15 +114,7 @@ class TrainConfig:
     resources: ResourceConfig = field(default_factory=ResourceConfig)
 
     def __post_init__(self) -> None:
-        if not self.minutes > 0:
-            raise ConfigError(f"minutes is {self.minutes}; it must be above 0.")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it cannot be negative.")
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigError(
-                f"algorithm is {self.algorithm!r}.{nearest(self.algorithm, ALGORITHMS)} "
-                f"It must be one of {', '.join(ALGORITHMS)}."
-            )
+        super().__post_init__()
         if self.algorithm == "evolution":
             self._check_evolution()
         else:
@@ -217,19 +176,31 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         return TypeAdapter(cls).validate_python(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
+        _refuse_declared(cls, first["loc"], first["input"])
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+def _refuse_declared(cls: type, path: tuple[int | str, ...], value: object) -> None:
+    """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
+    for name in path:
+        if not is_dataclass(cls):
+            return  # the path goes on inside of a value
+        owner, cls = cls, declarations(cls)[str(name)].kind
+    refuse(owner, str(name), value)
 
 
 def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'The settings'} must be a mapping of names to values.")
-    hints = get_type_hints(cls)
+    known = declarations(cls)
     for key, value in settings.items():
-        if key not in hints:
-            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, hints)} Valid here: {', '.join(hints)}.")
-        if is_dataclass(hints[key]):
-            _refuse_unknown(hints[key], value, f"{prefix}{key}.")
+        if key not in known:
+            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, known)} Valid here: {', '.join(known)}.")
+        if is_dataclass(known[key].kind):
+            _refuse_unknown(known[key].kind, value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            refuse(cls, key, value)  # pydantic would take true for 1
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

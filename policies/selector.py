@@ -6,12 +6,14 @@ Plain torch without ray: training, comparison and labelling run this same module
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES, check_features
 from envs.errors import ConfigError, nearest
+from envs.fields import OneOf, Section
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.ordered_draw import draw, log_probability
 
@@ -30,17 +32,18 @@ INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
 
 
 @dataclass(frozen=True)
-class SelectorConfig:
+class SelectorConfig(Section, prefix="policy."):
     """Shape of the selection network."""
 
     features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.offer.FEATURES
     batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
     linear: bool = True  # weights on features x (1, state)
     state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
-    initial: str = "badge"  # where the linear weights start: badge, hand_tuned or zero
+    initial: Annotated[str, OneOf(INITIAL_WEIGHTS)] = "badge"  # where the linear weights start
     mlp: tuple[int, ...] = ()  # hidden units of an MLP over candidate features and state; none without any
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_features(self.features)
         for name in self.batch_features:
             if name not in BATCH_FEATURES:
@@ -53,11 +56,6 @@ class SelectorConfig:
                 raise ConfigError(
                     f"policy.state names {name!r}.{nearest(name, STATE_NAMES)} It may hold {', '.join(STATE_NAMES)}."
                 )
-        if self.initial not in INITIAL_WEIGHTS:
-            raise ConfigError(
-                f"policy.initial is {self.initial!r}.{nearest(self.initial, INITIAL_WEIGHTS)} "
-                f"It must be one of {', '.join(INITIAL_WEIGHTS)}."
-            )
         if any(units < 1 for units in self.mlp):
             raise ConfigError(f"policy.mlp is {list(self.mlp)}; every layer needs at least 1 unit.")
         if not self.linear and not self.mlp:

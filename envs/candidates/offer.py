@@ -8,17 +8,19 @@ its hidden features, whose inner products estimate those of the originals.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from envs.candidates.published_score import Score, published_score
 from envs.errors import ConfigError, nearest
+from envs.fields import Finite, OneOf, Section
 from envs.models.base import Outputs, rows_at
 from envs.models.contribution import weights_among_present
 from envs.models.evidence import difficulty, expected_probabilities, mean_entropy, vacuity
@@ -71,25 +73,15 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class CandidateConfig:
+class CandidateConfig(Section, prefix="candidates."):
     """Which unlabelled samples a policy may choose from."""
 
-    rule: str = "random"  # "random": the unlabelled pool up to a cap; "score": the largest q (RL-MBA)
-    per_pick: int = 40  # K = per_pick * batch_size
-    score_beta: float = 1.0  # weight of the diversity term in q
+    # random: the unlabelled pool up to a cap; score: the largest q (RL-MBA)
+    rule: Annotated[str, OneOf(("random", "score"))] = "random"
+    per_pick: Annotated[int, Ge(1)] = 40  # K = per_pick * batch_size
+    score_beta: Annotated[float, Finite()] = 1.0  # weight of the diversity term in q
     amcb: bool = True  # the validation rows weigh the modalities; otherwise all count alike
     efda: bool = True  # uncertainty is the variance under the (fused) evidence; otherwise the entropy of its mean
-
-    def __post_init__(self) -> None:
-        if self.rule not in ("random", "score"):
-            raise ConfigError(
-                f"candidates.rule is {self.rule!r}; it must be 'random' or 'score'."
-                f"{nearest(self.rule, ('random', 'score'))}"
-            )
-        if self.per_pick < 1:
-            raise ConfigError(f"candidates.per_pick is {self.per_pick}; it must be at least 1.")
-        if not math.isfinite(self.score_beta):
-            raise ConfigError(f"candidates.score_beta is {self.score_beta}; it must be a number.")
 
 
 class _View:

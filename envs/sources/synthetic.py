@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from envs.errors import ConfigError, nearest
+from envs.fields import Finite, Section
 from envs.pools import Pool
 from envs.pools.checks import TEST, TRAIN
 from envs.randomness import stream
@@ -24,7 +27,7 @@ _SHORT = {"noise": "label_noise"}
 
 
 @dataclass(frozen=True)
-class SyntheticSpec:
+class SyntheticSpec(Section, prefix="synthetic: "):
     """What to generate. Shares are fractions of 1; parameters act independently of each other,
     so pools that differ in one of them share everything that it does not touch.
 
@@ -46,37 +49,33 @@ class SyntheticSpec:
         ConfigError: naming the parameter, its value and what is allowed.
     """
 
-    samples: int = 2000
-    classes: int = 8
-    modalities: int = 3
-    dim: int = 24
+    samples: Annotated[int, Ge(1)] = 2000
+    classes: Annotated[int, Ge(2)] = 8
+    modalities: Annotated[int, Ge(1)] = 3
+    dim: Annotated[int, Ge(1)] = 24
     strength: float | tuple[float, ...] | None = None
-    corruption: float = 0.0
-    missing: float = 0.0
-    label_noise: float = 0.0
-    outliers: float = 0.0
-    imbalance: float = 1.0
-    seed: int = 0
+    corruption: Annotated[float, Ge(0), Le(1)] = 0.0
+    missing: Annotated[float, Ge(0), Le(1)] = 0.0
+    label_noise: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    outliers: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    imbalance: Annotated[float, Ge(1), Finite()] = 1.0
+    seed: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self) -> None:
-        for field, least in (("samples", 1), ("classes", 2), ("modalities", 1), ("dim", 1)):
-            _require_int(field, getattr(self, field), least)
-        _require_int("seed", self.seed, 0)
-        most = {"missing": (self.modalities - 1) / self.modalities, "label_noise": 0.5}
-        most["outliers"] = 0.5
-        for field in ("corruption", "missing", "label_noise", "outliers"):
-            value, limit = getattr(self, field), most.get(field, 1.0)
-            if not 0 <= value <= limit:  # NaN fails as well
-                raise ConfigError(f"synthetic: {field} is {value}; use 0 to {limit:.3g}.")
-        if not 1 <= self.imbalance < np.inf:
-            raise ConfigError(f"synthetic: imbalance is {self.imbalance}; use 1 or more.")
+        super().__post_init__()
+        limit = (self.modalities - 1) / self.modalities
+        if self.missing > limit:
+            raise ConfigError(
+                f"synthetic: missing is {self.missing}; it must be in [0, {limit:.3g}] with {self.modalities} "
+                "modalities."
+            )
         if len(self.strengths) != self.modalities:
             raise ConfigError(
                 f"synthetic: strength has {len(self.strengths)} values for {self.modalities} "
                 "modalities; give one number, or one for each modality (1:0.6:0.3)."
             )
         if not all(0 <= s < np.inf for s in self.strengths):
-            raise ConfigError(f"synthetic: strength is {self.strength}; use 0 or more.")
+            raise ConfigError(f"synthetic: strength is {self.strength}; it must be at least 0 and finite.")
         smallest = int(self.class_sizes().min())
         if smallest < _SMALLEST_CLASS:
             raise ConfigError(
@@ -98,11 +97,6 @@ class SyntheticSpec:
         weight = self.imbalance ** -np.linspace(0, 1, self.classes)
         edges = np.round(np.cumsum(weight) / weight.sum() * self.samples).astype(np.int64)
         return np.diff(edges, prepend=0)
-
-
-def _require_int(field: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"synthetic: {field} is {value}; use a whole number of at least {least}.")
 
 
 def parse_spec(text: str) -> SyntheticSpec:

@@ -16,11 +16,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from envs.errors import ConfigError
+from envs.fields import Help, Section
 from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
@@ -46,7 +48,7 @@ _DRAWS = 100  # attempts at a pool of a family, or at halves, that fit
 
 
 @dataclass(frozen=True)
-class LeaveOneOutConfig:
+class LeaveOneOutConfig(Section, prefix="leave_one_out."):
     """What to train and compare.
 
     Raises:
@@ -54,15 +56,20 @@ class LeaveOneOutConfig:
     """
 
     training: TrainConfig  # of each training, but that `datasets` are all sources; its protocol also compares
-    training_seeds: int = 2  # trainings for each target, where there are no splits
-    splits: int = 0  # R random pairs of complementary halves of the sources, each half a training; 0: none
-    seeds: int = 20  # paired repetitions of the comparison
-    strategies: tuple[str, ...] = STRATEGIES  # fixed ones
+    training_seeds: Annotated[int, Ge(1), Help("trainings per target, averaged")] = 2  # where there are no splits
+    splits: Annotated[
+        int,
+        Ge(0),
+        Help(
+            "train on R random pairs of complementary halves instead, 2R trainings in all; a target's policy averages "
+            "the R that did not see it"
+        ),
+    ] = 0
+    seeds: Annotated[int, Ge(1), Help("paired repetitions of the comparison")] = 20
+    strategies: Annotated[tuple[str, ...], Help("to compare with")] = STRATEGIES
 
     def __post_init__(self) -> None:
-        for name, least in (("training_seeds", 1), ("splits", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        super().__post_init__()
         if not self.strategies:
             raise ConfigError("Nothing to compare the policies with: name at least one strategy.")
         count = len(self.training.datasets)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from envs.errors import ConfigError, nearest
+from envs.fields import Help, OneOf, Section
 from learners.settings import TrainConfig, build, merge
 
 SEARCHES = ("optuna", "asha", "population")
@@ -15,27 +18,21 @@ RANGES = {"uniform": 2, "loguniform": 2, "randint": 2, "choice": None}  # kind -
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(Section, prefix="sweep."):
     """A search over settings of training."""
 
     space: dict[str, dict[str, list[Any]]]  # setting, as in reward.hard_third -> {kind: values}
-    search: str = "optuna"
-    trials: int = 12
-    slices: int = 1  # measurements per trial, evenly over its iterations
-    concurrent: int = 2  # trials side by side, each in a process of its own
-    starts: int = 10  # episodes in which a policy is measured, the same for all trials
-    seed: int = 0
+    search: Annotated[str, OneOf(SEARCHES)] = "optuna"
+    trials: Annotated[int, Ge(1), Help("trials in all")] = 12
+    slices: Annotated[int, Ge(1)] = 1  # measurements per trial, evenly over its iterations
+    concurrent: Annotated[int, Ge(1), Help("trials side by side")] = 2  # each in a process of its own
+    starts: Annotated[int, Ge(1)] = 10  # episodes in which a policy is measured, the same for all trials
+    seed: Annotated[int, Ge(0), Help("decides what is tried")] = 0
     objectives: dict[str, str] = field(default_factory=lambda: {"aulc": "max"})
     train: dict[str, Any] = field(default_factory=dict)  # settings of every trial
 
     def __post_init__(self) -> None:
-        if self.search not in SEARCHES:
-            raise ConfigError(
-                f"search is {self.search!r}.{nearest(self.search, SEARCHES)} It must be one of {', '.join(SEARCHES)}."
-            )
-        for name in ("trials", "slices", "concurrent", "starts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         for name, mode in self.objectives.items():
             if name not in MEASURED:
                 raise ConfigError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
-from envs.errors import ConfigError
+from envs.fields import Section
 from envs.models.base import per_episode
 from envs.models.frozen.fitting import Fitted, Parameters, fit, initial_parameters
 from envs.models.frozen.model import FrozenModel, StartRows
@@ -19,24 +21,15 @@ from envs.pools.partition import Start
 
 
 @dataclass(frozen=True)
-class FrozenConfig:
+class FrozenConfig(Section, prefix="model."):
     """How the frozen-feature task model is trained in each round."""
 
-    hidden: int = 24  # units of each modality's encoder, a constant one among them
-    steps: int = 40  # AdamW steps per round, from scratch
-    learning_rate: float = 0.02
-    weight_decay: float = 0.01
-    projection_dim: int = 32  # principal components kept per modality
-    minibatch: int = 512  # labelled rows per step once there are more than this
-
-    def __post_init__(self) -> None:
-        for name, least in (("hidden", 2), ("steps", 1), ("projection_dim", 1), ("minibatch", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least {least}.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"model.learning_rate is {self.learning_rate}; it must be above 0.")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"model.weight_decay is {self.weight_decay}; it cannot be negative.")
+    hidden: Annotated[int, Ge(2)] = 24  # units of each modality's encoder, a constant one among them
+    steps: Annotated[int, Ge(1)] = 40  # AdamW steps per round, from scratch
+    learning_rate: Annotated[float, Gt(0)] = 0.02
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    projection_dim: Annotated[int, Ge(1)] = 32  # principal components kept per modality
+    minibatch: Annotated[int, Ge(1)] = 512  # labelled rows per step once there are more than this
 
     def trainer(
         self, pool: Pool, rows: np.ndarray, others: np.ndarray | None = None, device: str | torch.device = "cpu"

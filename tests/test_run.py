@@ -1,0 +1,95 @@
+"""The command line: flags agree with the fields that they set, help and mistakes are quick, `rl-mba` is installed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import run
+from envs.flags import CommandParser, field_at
+from tests.support.paths import ROOT
+
+
+def commands() -> dict[str, CommandParser]:
+    action = next(a for a in run._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+FIELD_FLAGS = [(name, flag) for name, command in commands().items() for flag in command.field_flags]
+
+
+def test_the_commands_and_the_flags_of_fields() -> None:
+    assert list(commands()) == [
+        "train", "average", "tune", "compare", "leave-one-out", "init", "ask", "tell", "status", "export", "undo",
+    ]  # fmt: skip
+    named = {f"{name} {flag.action.option_strings[0]}" for name, flag in FIELD_FLAGS}
+    assert {"train --minutes", "tune --trials", "compare --seeds", "leave-one-out --splits", "init --budget"} <= named
+
+
+@pytest.mark.parametrize(("name", "flag"), FIELD_FLAGS, ids=[f"{n} {f.action.dest}" for n, f in FIELD_FLAGS])
+def test_a_flag_has_the_type_the_help_and_the_default_of_its_field(name: str, flag: argparse.Action) -> None:
+    command = commands()[name]
+    declaration, default = field_at(command.settings(), flag.path)
+    assert (flag.action.type or str) is declaration.kind or declaration.kind == tuple[str, ...]
+    assert flag.action.default is None  # what is not given leaves the files' value
+    text = " ".join(command.format_help().split())
+    help_ = " ".join((flag.words or declaration.help).split())
+    assert help_, "the field has no Help"
+    entry = text[text.index(help_) :]
+    shown = ",".join(default) if isinstance(default, tuple) else str(default).removesuffix(".0")
+    assert not shown or re.match(rf"{re.escape(help_)}[^()]* \({re.escape(shown)}\)", entry)
+
+
+def test_no_other_flag_restates_a_default() -> None:
+    for name, command in commands().items():
+        of_fields = [flag.action for flag in command.field_flags]
+        for action in command._actions:
+            if action not in of_fields:
+                assert not re.search(r"\([\d.]+\)", action.help or ""), f"{name} {action.option_strings}"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        ([], 2),
+        (["trian"], 2),
+        (["train", "--minuts", "5"], 2),
+        (["train", "--minutes", "5"], 2),  # without --out
+        (["train", "--minutes", "long", "--out", "x"], 2),
+        (["compare", "--dataset", "emoji", "--out", "x", "--seeds", "2.5"], 2),
+        (["tune", "--out", "x"], 2),
+        (["ask", "--batch", "many", "x"], 2),
+    ],
+)
+def test_help_and_mistakes_do_not_wait_for_torch(words: list[str], code: int) -> None:
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('loaded', sorted({'torch', 'ray', 'pydantic', 'scipy'} & set(sys.modules))))\n"
+        "import run\n"
+        "sys.exit(run.main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_the_console_entry_is_main_and_says_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, _, function = scripts["rl-mba"].partition(":")
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/rl-mba"])
+    with pytest.raises(SystemExit):
+        getattr(importlib.import_module(module), function)(["--help"])
+    assert capsys.readouterr().out.startswith("usage: rl-mba ")
+
+
+def test_run_is_a_frame() -> None:
+    assert len((ROOT / "run.py").read_text(encoding="utf-8").splitlines()) <= 140
