@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.candidates.offer import offer
+from envs.candidates import offer
 from envs.errors import ConfigError
 from envs.files import table_text, write_text
 from envs.models.frozen.model import TaskModel, initial_parameters

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, nearest
 from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig

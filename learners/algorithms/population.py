@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import PreparedPool
 from envs.pools.partition import training_roles

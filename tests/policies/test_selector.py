@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.candidates.offer import DEFAULT_FEATURES, CandidateConfig, offer
+from envs.candidates import DEFAULT_FEATURES, CandidateConfig, offer
 from envs.errors import ConfigError
 from policies.batch_features import BANDWIDTH, BATCH_FEATURES, DEFAULT_BATCH_FEATURES, LOG_LIMITS, BatchAware
 from policies.selector import (
