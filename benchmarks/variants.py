@@ -18,20 +18,14 @@ from pathlib import Path
 
 from benchmarks.commands import run
 from benchmarks.pretrained import BUNDLED, FAMILIES
-from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES
-from policies.batch_features import DEFAULT_BATCH_FEATURES
+from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE
+from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES
 
-# Candidate features by what they tell; the variant "no-…" trains without one group.
+_DEFAULTS = [feature for feature in (*FEATURES.values(), *BATCH_FEATURES.values()) if feature.default]
+# Default features by what they tell; the variant "no-…" trains without one group.
 GROUPS = {
-    "uncertainty": (
-        *("margin", "entropy", "difficulty", "vacuity", "weighted_uncertainty"),
-        *("mean_uncertainty", "max_uncertainty", "min_uncertainty"),
-    ),
-    "density": ("density",),
-    "labelled_distance": ("labelled_distance",),
-    "modalities": ("disagreement", "mean_uncertainty", "max_uncertainty", "min_uncertainty", "weighted_uncertainty"),
-    "classes": ("rarity", "class_share"),
-    "batch": DEFAULT_BATCH_FEATURES,
+    group: [feature.name for feature in _DEFAULTS if group in feature.groups]
+    for group in dict.fromkeys(group for feature in _DEFAULTS for group in feature.groups)
 }
 # What a policy is rewarded for beside accuracy: weights of the weakest modality and of the hardest third.
 REWARDS = {
@@ -57,9 +51,10 @@ def settings(variant: str) -> list[str]:
     if variant == "no-state":
         return ["policy.state=[]"]
     if variant == "whole-state":
-        return [f"policy.state=[{','.join(STATE_NAMES)}]"]
+        return [f"policy.state=[{','.join(STATE)}]"]
     if variant == "neighbours":
-        return [f"policy.features=[{','.join((*DEFAULT_FEATURES, 'neighbour_agreement', 'neighbour_loss'))}]"]
+        neighbours = [name for name, feature in FEATURES.items() if "neighbours" in feature.groups]
+        return [f"policy.features=[{','.join((*DEFAULT_FEATURES, *neighbours))}]"]
     group = GROUPS[variant.removeprefix("no-")]
     return [
         f"policy.features=[{','.join(f for f in DEFAULT_FEATURES if f not in group)}]",

@@ -13,12 +13,12 @@ from annotated_types import Ge
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.candidates.observation import observation_space
-from envs.candidates.offer import (
+from envs.candidates import (
     DEFAULT_FEATURES,
     CandidateConfig,
     Candidates,
     check_features,
+    observation_space,
     offer,
 )
 from envs.errors import ConfigError
@@ -62,7 +62,7 @@ class VectorMultimodalALEnv(VectorEnv):
         labelled_distance: float16 [K], to the nearest labelled sample
         predicted: int16 [K], predicted class
         valid: int8 [K], 0 where the slot is empty
-        state: float32 [11], see `envs.candidates.offer.STATE_NAMES`
+        state: float32 [S], one entry for each of `envs.candidates.STATE`
     Action: int64 [b], slots of distinct valid candidates, in the order of picking.
     Reward: float, the weighted terms of `envs.rewards`, measured on rows outside the pool.
     Termination: after T = protocol.rounds steps. Truncation never happens.

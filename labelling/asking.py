@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.candidates.offer import offer
+from envs.candidates import offer
 from envs.errors import ConfigError
 from envs.files import write_text
 from envs.randomness import round_stream, stream

@@ -5,46 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.candidates.offer import STATE_NAMES
-from policies.batch_features import BatchAware
+from envs.candidates import FEATURES
+from policies.batch_features import BATCH_FEATURES, BatchAware
 from policies.selector import Selector
 
 MEASURES = "drawn at random, to measure the accuracy"
 COVERS = "typical of a part of the pool that has no label yet"
 UNNAMED = "the policy's highest score"
+TOGETHER = "its features taken together"  # the MLP's part, which no single feature accounts for
 SHOWN = 2  # reasons per sample, at most
 LEAST = 0.15  # share of what spoke for a sample, below which a further reason is not worth a word
-
-# Features that say nearly the same are one reason: (features, words where they are high, words where they are low).
-# The first feature decides which words hold.
-REASONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (
-        (
-            *("margin", "entropy", "difficulty", "mean_uncertainty", "max_uncertainty", "min_uncertainty"),
-            *("weighted_uncertainty", "score"),
-        ),
-        "the model is less sure of its class than of others'",
-        "the model is surer of its class than of others'",
-    ),
-    (("vacuity",), "the model has seen little like it", "the model has seen much like it"),
-    (("disagreement",), "modalities disagree", "modalities agree"),
-    (("density",), "many samples are like it", "few samples are like it"),
-    (
-        ("labelled_distance", "coreset_distance", "diversity"),
-        "far from everything labelled",
-        "close to labelled samples",
-    ),
-    (("rarity",), "its predicted class has few labels", "its predicted class has many labels"),
-    (
-        ("neighbour_agreement",),
-        "labelled neighbours share its predicted class",
-        "labelled neighbours contradict its predicted class",
-    ),
-    (("neighbour_loss",), "labels around it contradict each other", "labels around it are consistent"),
-    (("gradient_distance", "batch_distance"), "unlike the others in this batch", "like the others in this batch"),
-    (("class_share",), "predicted class as of others in this batch", "predicted class is rare in this batch"),
-    (("coverage_gain",), "stands for many other samples", "stands for few other samples"),
-)
 
 
 def contributions(selector: Selector, observation: dict[str, Tensor], slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,9 +28,7 @@ def contributions(selector: Selector, observation: dict[str, Tensor], slots: Ten
     Returns:
         Contributions [b, F] and feature values less their mean [b, F], features as in `selector.names`.
     """
-    state = observation["state"].float()
-    entries = [STATE_NAMES.index(name) for name in selector.config.state]
-    factors = torch.cat([torch.ones_like(state[:, :1]), state[:, entries]], 1)
+    factors = selector.factors(observation["state"].float())
     weights = (selector.weights.detach() * factors[:, None]).sum(2)[0]  # [F]
     valid = observation["valid"][0] > 0
     static = observation["features"].float()[0]  # [K, F]
@@ -84,16 +52,35 @@ def in_words(selector: Selector, observation: dict[str, Tensor], slots: Tensor) 
     if not selector.config.linear:
         return [UNNAMED] * slots.shape[1]
     parts, values = contributions(selector, observation, slots)
-    topics = []
-    for names, high, low in REASONS:
-        at = [selector.names.index(name) for name in names if name in selector.names]
-        if at:
-            topics.append((at, high, low))
+    residuals = _residuals(selector, observation, slots)
+    topics = _topics(selector)
     lines = []
-    for part, value in zip(parts, values, strict=True):
-        spoke = [(float(part[at].sum()), high if value[at[0]] > 0 else low) for at, high, low in topics]
+    for part, value, residual in zip(parts, values, residuals.tolist(), strict=True):
+        spoke = [(residual, TOGETHER)]
+        spoke += [(float(part[at].sum()), high if value[at[0]] > 0 else low) for (high, low), at in topics.items()]
         spoke = sorted((pair for pair in spoke if pair[0] > 0), reverse=True)
         total = sum(amount for amount, _ in spoke)
         named = [(a / total, w) for i, (a, w) in enumerate(spoke[:SHOWN]) if i == 0 or a / total >= LEAST]
         lines.append("; ".join(f"{words} ({share:.0%})" for share, words in named) or UNNAMED)
     return lines
+
+
+def _topics(selector: Selector) -> dict[tuple[str, str], list[int]]:
+    """Places in `selector.names` by the words for high and low: features that share their words are one reason.
+
+    The first feature of a reason decides which words hold.
+    """
+    topics: dict[tuple[str, str], list[int]] = {}
+    for feature in (*FEATURES.values(), *BATCH_FEATURES.values()):
+        if feature.name in selector.names:
+            topics.setdefault(feature.words, []).append(selector.names.index(feature.name))
+    return topics
+
+
+def _residuals(selector: Selector, observation: dict[str, Tensor], slots: Tensor) -> Tensor:
+    """What the MLP added to the utility of each pick, compared with the mean candidate, [b]; zeros without one."""
+    with torch.no_grad():
+        residual = selector.residual(observation)
+    if residual is None:
+        return torch.zeros(slots.shape[1])
+    return residual[0, slots[0]] - residual[0, observation["valid"][0] > 0].mean()

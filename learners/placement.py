@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ray
 
-from envs.candidates.offer import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
+from envs.candidates import STATE, observation_bytes
 from envs.pools import Pool
 from envs.pools.partition import partition, training_roles
 from learners.algorithms.evolution import STARTS_PER_TASK
@@ -54,8 +54,7 @@ def size_of(pool: Pool, config: TrainConfig) -> Size:
 def round_bytes(config: TrainConfig) -> int:
     """Bytes of one episode's observation in one round."""
     slots = config.candidates.per_pick * config.protocol.batch_size
-    half = len(config.policy.features) + GRADIENT_SKETCH + HIDDEN_SKETCH + 1  # and the labelled distance
-    return slots * (2 * half + 2 + 1) + _FLOAT * len(STATE_NAMES)
+    return observation_bytes(slots, len(config.policy.features))
 
 
 def sends_observations(config: TrainConfig) -> bool:
@@ -66,7 +65,7 @@ def sends_observations(config: TrainConfig) -> bool:
 def sent_bytes(config: TrainConfig) -> int:
     """About the bytes of one episode's round on its way from an environment runner to the learner."""
     policy = config.policy
-    static, state = len(policy.features), len(STATE_NAMES)
+    static, state = len(policy.features), len(STATE)
     picks = config.protocol.batch_size * (_FLOAT * static + 8)
     weights = (static + len(policy.batch_features)) * (1 + len(policy.state))
     seen = round_bytes(config) if sends_observations(config) else _FLOAT * (state + weights)

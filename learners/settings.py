@@ -11,7 +11,7 @@ import yaml
 from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, nearest
 from envs.fields import Finite, Help, OneOf, Section, declarations, refuse
 from envs.models.frozen.trainer import FrozenConfig

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from envs.candidates.offer import DEFAULT_FEATURES, STATE_NAMES, check_features
+from envs.candidates import DEFAULT_FEATURES, STATE, check_features
 from envs.errors import ConfigError, nearest
 from envs.fields import OneOf, Section
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
@@ -35,7 +35,7 @@ INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
 class SelectorConfig(Section, prefix="policy."):
     """Shape of the selection network."""
 
-    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.offer.FEATURES
+    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.FEATURES
     batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
     linear: bool = True  # weights on features x (1, state)
     state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
@@ -52,10 +52,8 @@ class SelectorConfig(Section, prefix="policy."):
                     f"Batch features: {', '.join(BATCH_FEATURES)}."
                 )
         for name in self.state:
-            if name not in STATE_NAMES:
-                raise ConfigError(
-                    f"policy.state names {name!r}.{nearest(name, STATE_NAMES)} It may hold {', '.join(STATE_NAMES)}."
-                )
+            if name not in STATE:
+                raise ConfigError(f"policy.state names {name!r}.{nearest(name, STATE)} It may hold {', '.join(STATE)}.")
         if any(units < 1 for units in self.mlp):
             raise ConfigError(f"policy.mlp is {list(self.mlp)}; every layer needs at least 1 unit.")
         if not self.linear and not self.mlp:
@@ -93,7 +91,7 @@ class Selector(nn.Module):
         self.mlp: nn.Sequential | None = None
         if config.mlp:
             layers: list[nn.Module] = []
-            width = len(config.features) + len(STATE_NAMES)
+            width = len(config.features) + len(STATE)
             for units in config.mlp:
                 layers += [nn.Linear(width, units), nn.Tanh()]
                 width = units
@@ -102,7 +100,7 @@ class Selector(nn.Module):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
             self.mlp = nn.Sequential(*layers, last)
-        self._state = [STATE_NAMES.index(name) for name in config.state]
+        self._state = [list(STATE).index(name) for name in config.state]
 
     def factors(self, state: Tensor) -> Tensor:
         """What the linear weights are multiplied by: 1 and the named entries of the state, [B, 1 + S]."""
@@ -118,10 +116,18 @@ class Selector(nn.Module):
             split = len(self.config.features)
             utility = torch.bmm(features, weights[:, :split, None])[..., 0]
             batch_weights = weights[:, split:]
-        if self.mlp is not None:
-            wide = state[:, None].expand(-1, features.shape[1], -1)
-            utility = utility + self.mlp(torch.cat([features, _squash(wide)], 2))[..., 0]
+        residual = self.residual(observation)
+        if residual is not None:
+            utility = utility + residual
         return utility, batch_weights if self.config.batch_features else None
+
+    def residual(self, observation: dict[str, Tensor]) -> Tensor | None:
+        """What the MLP says of each candidate, [B, K]; None without one."""
+        if self.mlp is None:
+            return None
+        features = observation["features"].float()
+        state = observation["state"].float()[:, None].expand(-1, features.shape[1], -1)
+        return self.mlp(torch.cat([features, _squash(state)], 2))[..., 0]
 
     def select(
         self,

@@ -1,13 +1,60 @@
-"""The observation and action spaces of an episode, single and batched."""
+"""The layout of an observation: one record for each entry, from which spaces, precision and size follow."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
-from envs.candidates.offer import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE_NAMES
+from envs.candidates.features import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE
+
+
+@dataclass(frozen=True)
+class Field:
+    """One entry of an observation; `envs.candidates.offer.Candidates` has an attribute of its name."""
+
+    name: str
+    dtype: str  # as numpy and torch call it
+    shape: tuple[str | int, ...]  # "K" candidates, "F" static features, "S" entries of the state
+    doc: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    def sizes(self, slots: int, features: int) -> tuple[int, ...]:
+        """The shape in numbers."""
+        named = {"K": slots, "F": features, "S": len(STATE)}
+        return tuple(named[size] if isinstance(size, str) else size for size in self.shape)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values in the precision that crosses to a policy."""
+        return values.to(getattr(torch, self.dtype))
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}], {self.doc}"
+
+
+OBSERVATION: dict[str, Field] = {
+    field.name: field
+    for field in (
+        Field(
+            "features",
+            "float16",
+            ("K", "F"),
+            "the named static features of each candidate, rank-normalised to [-1, 1]",
+        ),
+        Field("gradient", "float16", ("K", GRADIENT_SKETCH), "sketch of its gradient embedding"),
+        Field("hidden", "float16", ("K", HIDDEN_SKETCH), "sketch of its normalised hidden features"),
+        Field("labelled_distance", "float16", ("K",), "to the nearest labelled sample"),
+        Field("predicted", "int16", ("K",), "predicted class", 0, np.iinfo(np.int16).max),
+        Field("valid", "int8", ("K",), "0 where the slot is empty", 0, 1),
+        Field("state", "float32", ("S",), "one entry for each of `envs.candidates.STATE`"),
+    )
+}
 
 
 class UniformBox(spaces.Box):
@@ -20,25 +67,23 @@ class UniformBox(spaces.Box):
         self._arguments = (low, high, tuple(shape), np.dtype(dtype).str)
         super().__init__(low, high, shape, dtype)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[UniformBox], tuple[Any, ...]]:
         return UniformBox, self._arguments
 
 
 def observation_space(slots: int, features: int, episodes: int | None = None) -> spaces.Dict:
     """Observations of K = `slots` candidates with F = `features` static features; E of them with `episodes`."""
     batch = () if episodes is None else (episodes,)
-
-    def half(*shape: int) -> UniformBox:
-        return UniformBox(-np.inf, np.inf, (*batch, *shape), np.float16)
-
     return spaces.Dict(
         {
-            "features": half(slots, features),
-            "gradient": half(slots, GRADIENT_SKETCH),
-            "hidden": half(slots, HIDDEN_SKETCH),
-            "labelled_distance": half(slots),
-            "predicted": UniformBox(0, np.iinfo(np.int16).max, (*batch, slots), np.int16),
-            "valid": UniformBox(0, 1, (*batch, slots), np.int8),
-            "state": UniformBox(-np.inf, np.inf, (*batch, len(STATE_NAMES)), np.float32),
+            name: UniformBox(field.low, field.high, batch + field.sizes(slots, features), np.dtype(field.dtype))
+            for name, field in OBSERVATION.items()
         }
+    )
+
+
+def observation_bytes(slots: int, features: int) -> int:
+    """The size of one episode's observation in one round."""
+    return sum(
+        math.prod(field.sizes(slots, features)) * np.dtype(field.dtype).itemsize for field in OBSERVATION.values()
     )

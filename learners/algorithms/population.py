@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.models.base import TaskTrainer
 from envs.pools.partition import Start
 from envs.rewards import Outcome, RewardConfig, reward

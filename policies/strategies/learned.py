@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from envs.candidates.offer import CandidateConfig, offer
+from envs.candidates import CandidateConfig, offer
 from envs.round import Round
 from policies.selector import Selector, SelectorConfig
 

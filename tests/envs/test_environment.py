@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs  # registers the environment  # noqa: F401
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.errors import ConfigError
 from envs.multimodal_al import MultimodalALEnv, VectorMultimodalALEnv, distinct_slots
 from envs.rewards import TERMS, RewardConfig

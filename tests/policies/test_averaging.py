@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.errors import PolicyError
 from policies.averaging import EXPORT_NORM, average_policies, rescaled
 from policies.policy_file import PolicyCard, load_policy, save_policy

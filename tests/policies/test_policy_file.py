@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.errors import PolicyError
 from policies.policy_file import CARD_FILE, WEIGHTS_FILE, PolicyCard, find_policy, load_policy, save_policy
 from tests.support.observations import random_observation, random_selector

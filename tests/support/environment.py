@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 import envs  # registers the environment  # noqa: F401
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import TERMS, RewardConfig

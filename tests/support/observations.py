@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.candidates.offer import STATE_NAMES
+from envs.candidates import STATE
 from policies.selector import (
     Selector,
     SelectorConfig,
@@ -31,7 +31,7 @@ def random_observation(seed: int, rows: int = 3, k: int = 14, features: int = le
         "labelled_distance": half().abs(),
         "predicted": torch.from_numpy((rng.integers(0, 3, (rows, k)) * valid).astype(np.int16)),
         "valid": torch.from_numpy(valid.astype(np.int8)),
-        "state": torch.from_numpy(rng.random((rows, len(STATE_NAMES))).astype(np.float32)),
+        "state": torch.from_numpy(rng.random((rows, len(STATE))).astype(np.float32)),
     }
 
 

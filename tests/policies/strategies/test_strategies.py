@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import policies.strategies
-from envs.candidates.offer import CandidateConfig
+from envs.candidates import CandidateConfig
 from envs.candidates.published_score import published_score
 from envs.errors import StrategyError
 from envs.kmeanspp import d_squared_sampling

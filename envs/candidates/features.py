@@ -1,0 +1,380 @@
+"""What a policy learns about each candidate, and about the round as a whole.
+
+A feature is one record in FEATURES, an entry of the state one in STATE: name, value, and words for people. Features
+are rank-normalised to [-1, 1] within the round, so that they mean the same on every data set and do not depend on the
+number of modalities or classes. Features that change with every pick are the policy's to recompute
+(`policies.batch_features`); for them each candidate carries a sketch of its gradient embedding and one of its hidden
+features, whose inner products estimate those of the originals.
+
+To add a feature of your own: `FEATURES["mine"] = Feature("mine", lambda view: ..., words=(..., ...))`, before a
+configuration names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.candidates.published_score import Score
+from envs.errors import ConfigError, nearest
+from envs.models.base import Outputs, rows_at
+from envs.models.contribution import weights_among_present
+from envs.models.evidence import difficulty, expected_probabilities, mean_entropy, vacuity
+from envs.round import Round
+
+GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
+HIDDEN_SKETCH = 32  # numbers that stand for the hidden features
+NEIGHBOURS = 5  # labelled samples that speak for a candidate's surroundings
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """K candidates in each of E episodes, and what can be said about them, computed once and only if a feature asks.
+
+    Quantities are [E, K] unless they say otherwise.
+    """
+
+    round: Round
+    positions: Tensor  # int64 [E, K] pool positions
+    score: Score | None  # None: no feature in use needs it
+    efda: bool  # uncertainty is the variance under the (fused) evidence; otherwise the entropy of its mean
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        return self.round.outputs_at(self.positions)
+
+    @cached_property
+    def scored(self) -> tuple[Tensor, Tensor]:
+        """The published score q and its diversity term."""
+        if self.score is None:
+            raise RuntimeError("a feature reads the published score, but its record lacks needs_score=True")
+        return self.score.at(self.positions)
+
+    @cached_property
+    def probabilities(self) -> Tensor:  # [E, C, K]
+        return self.outputs.probabilities
+
+    @cached_property
+    def top(self) -> tuple[Tensor, Tensor]:  # largest probability and its class
+        return self.probabilities.max(1)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        best, predicted = self.top
+        second = self.probabilities.scatter(1, predicted[:, None], -1.0).amax(1)
+        return second - best  # larger is less certain
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        return torch.special.entr(self.probabilities).sum(1)
+
+    @cached_property
+    def alpha(self) -> Tensor:  # EFDA's fused Dirichlet, [E, C, K]
+        return self.round.fused(self.outputs)
+
+    @cached_property
+    def difficulty(self) -> Tensor:
+        if self.efda:
+            return difficulty(self.alpha)
+        weights = self.round.weights_for(self.outputs)
+        weights = weights[..., None] if weights.dim() == 2 else weights
+        mixture = (weights[:, :, None] * expected_probabilities(self.outputs.evidence + 1.0)).sum(1)
+        return torch.special.entr(mixture).sum(1)
+
+    @cached_property
+    def modality_uncertainty(self) -> Tensor:  # [E, M, K]
+        return (difficulty if self.efda else mean_entropy)(self.outputs.evidence + 1.0)
+
+    def over_modalities(self, kind: str) -> Tensor:
+        u, present = self.modality_uncertainty, self.outputs.present
+        if present is None:
+            return {"mean": u.mean, "max": u.amax, "min": u.amin}[kind](1)
+        if kind == "mean":
+            return (u * present).sum(1) / present.sum(1)
+        if kind == "max":
+            return u.masked_fill(~present, -torch.inf).amax(1)
+        return u.masked_fill(~present, torch.inf).amin(1)
+
+    @cached_property
+    def weighted_uncertainty(self) -> Tensor:
+        weights = self.round.weights_for(self.outputs)
+        weights = weights[..., None] if weights.dim() == 2 else weights
+        return (weights * self.modality_uncertainty).sum(1)
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """Spread of the modalities' class probabilities: mean_m ||p_m||^2 - ||mean_m p_m||^2."""
+        p = expected_probabilities(self.outputs.evidence + 1.0)  # [E, M, C, K]
+        present = self.outputs.present
+        if present is None:
+            return p.square().sum(2).mean(1) - p.mean(1).square().sum(1)
+        share = weights_among_present(p.new_ones(p.shape[:2]), present)  # [E, M, K]
+        mean = (p * share[:, :, None]).sum(1)
+        return (p.square().sum(2) * share).sum(1) - mean.square().sum(1)
+
+    @cached_property
+    def density(self) -> Tensor:
+        return rows_at(self.round.density, self.positions)
+
+    @cached_property
+    def hidden_sketch(self) -> Tensor:  # [E, HIDDEN_SKETCH, K]
+        return _hidden_sketch(self.outputs)
+
+    @cached_property
+    def labelled_outputs(self) -> Outputs:
+        return self.round.outputs_at(self.round.labelled)
+
+    @cached_property
+    def relative_distance(self) -> Tensor:
+        """Squared distance to each labelled sample less the candidate's squared norm, [E, n, K]."""
+        labelled = _hidden_sketch(self.labelled_outputs)  # [E, HIDDEN_SKETCH, n]
+        product = torch.bmm(labelled.mT, self.hidden_sketch)
+        return labelled.square().sum(1)[:, :, None] - 2.0 * product
+
+    @cached_property
+    def labelled_distance(self) -> Tensor:
+        return (self.hidden_sketch.square().sum(1) + self.relative_distance.amin(1)).clamp_min(0.0).sqrt()
+
+    @property
+    def diversity(self) -> Tensor:
+        """The published score's diversity term where it is at hand, else the distance to the labelled samples."""
+        return self.labelled_distance if self.score is None else self.scored[1]
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """The nearest labelled samples, int64 [E, NEIGHBOURS, K]."""
+        count = min(NEIGHBOURS, self.relative_distance.shape[1])
+        return self.relative_distance.topk(count, dim=1, largest=False).indices
+
+    def at_neighbours(self, values: Tensor) -> Tensor:
+        """Values [E, n] of the labelled samples at the neighbours, [E, NEIGHBOURS, K]."""
+        return torch.take_along_dim(values[:, None].expand(-1, self.neighbours.shape[1], -1), self.neighbours, 2)
+
+    @cached_property
+    def neighbour_agreement(self) -> Tensor:
+        """Share of the nearest labelled samples whose label is the predicted class."""
+        return (self.at_neighbours(self.round.labels) == self.top[1][:, None]).float().mean(1)
+
+    @cached_property
+    def neighbour_loss(self) -> Tensor:
+        """Mean loss of the nearest labelled samples: large where labels contradict each other."""
+        p = torch.take_along_dim(self.labelled_outputs.probabilities, self.round.labels[:, None], 1)[:, 0]
+        return self.at_neighbours(-p.clamp_min(1e-12).log()).mean(1)
+
+    @cached_property
+    def rarity(self) -> Tensor:
+        """One minus the share of the labelled samples that have the predicted class."""
+        labels, classes = self.round.labels, self.round.num_classes
+        counts = torch.zeros(len(labels), classes, device=labels.device)
+        counts.scatter_add_(1, labels, torch.ones_like(labels, dtype=counts.dtype))
+        return 1.0 - torch.take_along_dim(counts, self.top[1], 1) / labels.shape[1]
+
+    @cached_property
+    def gradient_sketch(self) -> Tensor:  # [E, GRADIENT_SKETCH, K]
+        error = self.probabilities.scatter_add(1, self.top[1][:, None], torch.full_like(self.top[0], -1.0)[:, None])
+        z = self.outputs.embedding()
+        signs_a, signs_z = _sign_projections(error.shape[1], z.shape[1], str(z.device))
+        return torch.matmul(signs_a, error).mul_(torch.matmul(signs_z, z)).mul_(GRADIENT_SKETCH**-0.5)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One static feature of candidates."""
+
+    name: str
+    value: Callable[[View], Tensor]  # [E, K], before ranks are taken of it
+    words: tuple[str, str]  # what people read where it is high, and where it is low; features that share them are one
+    groups: tuple[str, ...] = ()  # what it tells about; benchmarks/variants.py trains without a group
+    default: bool = False  # whether policies look at it unless told otherwise; read once, when this module loads
+    needs_score: bool = False  # reads `View.scored`, which takes a clustering of the pool
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One number about the round as a whole."""
+
+    name: str
+    value: Callable[[View], Tensor]  # [E]
+    words: str  # what it is, for people
+
+
+# Words that several features share.
+UNSURE = ("the model is less sure of its class than of others'", "the model is surer of its class than of others'")
+FAR = ("far from everything labelled", "close to labelled samples")
+
+FEATURES: dict[str, Feature] = {
+    feature.name: feature
+    for feature in (
+        Feature("margin", lambda v: v.margin, UNSURE, ("uncertainty",), default=True),
+        Feature("entropy", lambda v: v.entropy, UNSURE, ("uncertainty",), default=True),
+        Feature("difficulty", lambda v: v.difficulty, UNSURE, ("uncertainty",), default=True),
+        Feature(
+            "vacuity",
+            lambda v: vacuity(v.alpha),
+            ("the model has seen little like it", "the model has seen much like it"),
+            ("uncertainty",),
+            default=True,
+        ),
+        Feature(
+            "mean_uncertainty",
+            lambda v: v.over_modalities("mean"),
+            UNSURE,
+            ("uncertainty", "modalities"),
+            default=True,
+        ),
+        Feature(
+            "max_uncertainty",
+            lambda v: v.over_modalities("max"),
+            UNSURE,
+            ("uncertainty", "modalities"),
+            default=True,
+        ),
+        Feature(
+            "min_uncertainty",
+            lambda v: v.over_modalities("min"),
+            UNSURE,
+            ("uncertainty", "modalities"),
+            default=True,
+        ),
+        Feature(
+            "disagreement",
+            lambda v: v.disagreement,
+            ("modalities disagree", "modalities agree"),
+            ("modalities",),
+            default=True,
+        ),
+        Feature(
+            "density",
+            lambda v: v.density,
+            ("many samples are like it", "few samples are like it"),
+            ("density",),
+            default=True,
+        ),
+        Feature("labelled_distance", lambda v: v.labelled_distance, FAR, ("labelled_distance",), default=True),
+        Feature(
+            "rarity",
+            lambda v: v.rarity,
+            ("its predicted class has few labels", "its predicted class has many labels"),
+            ("classes",),
+            default=True,
+        ),
+        Feature(
+            "weighted_uncertainty",
+            lambda v: v.weighted_uncertainty,
+            UNSURE,
+            ("uncertainty", "modalities"),
+            default=True,
+        ),
+        Feature(
+            "neighbour_agreement",
+            lambda v: v.neighbour_agreement,
+            ("labelled neighbours share its predicted class", "labelled neighbours contradict its predicted class"),
+            ("neighbours",),
+        ),
+        Feature(
+            "neighbour_loss",
+            lambda v: v.neighbour_loss,
+            ("labels around it contradict each other", "labels around it are consistent"),
+            ("neighbours",),
+        ),
+        Feature("score", lambda v: v.scored[0], UNSURE, ("score",), needs_score=True),
+        Feature("diversity", lambda v: v.scored[1], FAR, ("score",), needs_score=True),
+    )
+}
+DEFAULT_FEATURES = tuple(feature.name for feature in FEATURES.values() if feature.default)
+
+STATE: dict[str, StateEntry] = {
+    entry.name: entry
+    for entry in (
+        StateEntry(
+            "progress",
+            lambda v: torch.full_like(v.round.validation.accuracy, v.round.progress),
+            "how far the episode is, from 0 at its first round to 1 at its last",
+        ),
+        StateEntry("validation_accuracy", lambda v: v.round.validation.accuracy, "accuracy on the validation rows"),
+        StateEntry("validation_nll", lambda v: v.round.validation.nll, "log loss on the validation rows"),
+        StateEntry("validation_ece", lambda v: v.round.validation.ece, "calibration error on the validation rows"),
+        StateEntry(
+            "delta_min",
+            lambda v: v.round.validation.delta.amin(1),
+            "accuracy of the weakest modality alone less that of all together",
+        ),
+        StateEntry(
+            "delta_mean",
+            lambda v: v.round.validation.delta.mean(1),
+            "mean accuracy of the modalities alone less that of all together",
+        ),
+        StateEntry(
+            "delta_max",
+            lambda v: v.round.validation.delta.amax(1),
+            "accuracy of the strongest modality alone less that of all together",
+        ),
+        StateEntry("mean_uncertainty", lambda v: v.difficulty.mean(1), "mean difficulty U of the candidates"),
+        StateEntry(
+            "mean_diversity",
+            lambda v: v.diversity.mean(1),
+            "mean distance of the candidates to the labelled samples, or to the centroids of the published score",
+        ),
+        StateEntry("loss_slope", lambda v: v.round.model.loss_slope, "change of the training loss per step"),
+        StateEntry("gradient_norm", lambda v: v.round.model.gradient_norm, "norm of the last training gradient"),
+    )
+}
+
+
+def check_features(names: tuple[str, ...]) -> None:
+    """Raise ConfigError at the first name that is not a candidate feature."""
+    for name in names:
+        if name not in FEATURES:
+            raise ConfigError(
+                f"Unknown candidate feature {name!r}.{nearest(name, FEATURES)} Features: {', '.join(FEATURES)}."
+            )
+
+
+def rank_normalise(values: Tensor) -> Tensor:
+    """Ranks along the last axis, mapped to [-1, 1]; ties share their mean rank, a constant becomes 0."""
+    count = values.shape[-1]
+    ordered, order = values.sort(-1)
+    rank = torch.arange(count, device=values.device, dtype=values.dtype).expand_as(values).contiguous()
+    begins = ordered[..., 1:] != ordered[..., :-1]
+    tied = (~begins).any(-1)  # few features have ties
+    if bool(tied.any()):
+        rank[tied] = _mean_rank_of_runs(begins[tied]).to(rank.dtype)
+    rank.sub_((count - 1) / 2).mul_(2.0 / max(count - 1, 1))
+    return torch.empty_like(values).scatter_(-1, order, rank)
+
+
+def _mean_rank_of_runs(begins: Tensor) -> Tensor:
+    """Mean position of the run that each position lies in, [n, K]; `begins` [n, K - 1]: a run begins behind it."""
+    run = torch.nn.functional.pad(begins.long().cumsum(-1), (1, 0))  # [n, K] number of the run
+    index = torch.arange(run.shape[-1], device=run.device, dtype=torch.float32).expand(run.shape)
+    size = torch.zeros(run.shape, device=run.device).scatter_add_(-1, run, torch.ones_like(index))
+    total = torch.zeros(run.shape, device=run.device).scatter_add_(-1, run, index)
+    return (total / size.clamp_min(1.0)).gather(-1, run)
+
+
+def _hidden_sketch(outputs: Outputs) -> Tensor:
+    """Random projection of the concatenated, per-modality L2-normalised hidden features, [E, 32, R]."""
+    hidden = outputs.hidden  # the last unit is constant
+    norms = (hidden.square().sum(2, keepdim=True) - hidden[:, :, -1:].square()).clamp_min(1e-12)
+    normalised = (hidden * norms.rsqrt()).flatten(1, 2)
+    return torch.matmul(_gaussian_projection(hidden.shape[1], hidden.shape[2], str(hidden.device)), normalised)
+
+
+@lru_cache(maxsize=16)
+def _gaussian_projection(modalities: int, hidden: int, device: str) -> Tensor:
+    rng = np.random.default_rng([modalities, hidden, 1])
+    matrix = rng.standard_normal((HIDDEN_SKETCH, modalities, hidden)) / np.sqrt(HIDDEN_SKETCH)
+    matrix[:, :, -1] = 0.0  # the constant unit holds no information
+    return torch.from_numpy(matrix.reshape(HIDDEN_SKETCH, -1).astype(np.float32)).to(device)
+
+
+@lru_cache(maxsize=16)
+def _sign_projections(classes: int, width: int, device: str) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng([classes, width, 2])
+    signs = [rng.choice(np.float32([-1, 1]), (GRADIENT_SKETCH, n)) for n in (classes, width)]
+    return torch.from_numpy(signs[0]).to(device), torch.from_numpy(signs[1]).to(device)
