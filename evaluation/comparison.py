@@ -21,9 +21,10 @@ from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Start, draw_start
 from envs.sources import open_dataset
 from evaluation import provenance
-from evaluation.playing import Played, Runs, call_shared, check_pairing, play, rehearse, to_arrays
+from evaluation.playing import call_shared, play, rehearse, to_arrays
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
+from evaluation.runs import Played, Runs, check_pairing
 from policies.selector import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned

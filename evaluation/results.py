@@ -15,7 +15,7 @@ import torch
 
 from envs.models.frozen.model import TaskModelConfig
 from envs.simulation import ProtocolConfig, Start
-from evaluation.playing import Runs
+from evaluation.runs import Runs
 from policies.strategies import Strategy
 from runtime.array_store import ArrayStore
 from runtime.code_hash import code_hash

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import statistics
-from evaluation.playing import Played, Runs
+from evaluation.runs import Played, Runs
 
 SEPARATOR = "_vs_"
 SECONDS = ("inference", "scoring", "picking", "train")

@@ -14,8 +14,8 @@ import altair as alt
 import numpy as np
 
 from evaluation import statistics
-from evaluation.playing import Played
 from evaluation.report.styles import Look
+from evaluation.runs import Played
 from evaluation.summary import REFERENCE, SECONDS, judged_pairs, modality_spread, number_of_labels
 
 FEW = 7  # up to so many strategies every one shows its interval

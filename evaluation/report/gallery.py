@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.pools.pool import Pool
-from evaluation.playing import Played
+from evaluation.runs import Played
 
 PER_ROUND = 20  # samples shown of a round
 TEXT_LENGTH = 60  # characters shown of a text

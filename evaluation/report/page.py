@@ -15,11 +15,11 @@ import altair as alt
 import jinja2
 import vl_convert
 
-from evaluation.playing import Played
 from evaluation.report import charts, tables
 from evaluation.report import findings as words
 from evaluation.report.gallery import has_gallery, make_gallery
 from evaluation.report.styles import Look, looks
+from evaluation.runs import Played
 
 PICTURE_BYTES = 6 << 20  # pictures of all galleries together
 

@@ -8,10 +8,10 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from evaluation.playing import Played
 from evaluation.report import charts
 from evaluation.report.findings import protocol_line
 from evaluation.report.styles import Look, looks
+from evaluation.runs import Played
 
 _SCALE = 2.0  # pixels of the PNG per unit of the drawing
 

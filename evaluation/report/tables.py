@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evaluation.playing import Played
 from evaluation.report import findings as words
+from evaluation.runs import Played
 from evaluation.summary import REFERENCE, SECONDS, SEPARATOR, judged_pairs, number_of_labels
 
 _GAP = 2  # columns between two cells of a terminal's table

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from evaluation.playing import Played, Runs
+from evaluation.runs import Played, Runs
 from evaluation.summary import modality_spread, number_of_labels
 
 

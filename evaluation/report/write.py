@@ -14,11 +14,11 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError
-from evaluation.playing import Played
 from evaluation.report import pictures, tables
 from evaluation.report.page import render_page
 from evaluation.report.tables import text_table
 from evaluation.report.tensorboard import write_board
+from evaluation.runs import Played
 from evaluation.summary import combine, summarise, unique_names
 
 __all__ = ["text_table", "write_report"]

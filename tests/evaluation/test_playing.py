@@ -16,7 +16,8 @@ from envs.pools.partition import evaluation_roles, partition
 from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, draw_start
-from evaluation.playing import Runs, check_pairing, from_arrays, play, to_arrays
+from evaluation.playing import from_arrays, play, to_arrays
+from evaluation.runs import Runs, check_pairing
 from policies.strategies import get_strategy
 from policies.strategies.random import random
 

@@ -17,8 +17,8 @@ from envs.pools.partition import evaluation_roles
 from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Start, draw_start
-from evaluation.playing import Runs
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
+from evaluation.runs import Runs
 from policies.strategies.random import random
 from policies.strategies.uncertainty import entropy, margin
 from runtime.tasks import Progress

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig
-from evaluation.playing import Played, Runs
+from evaluation.runs import Played, Runs
 
 PROTOCOL = ProtocolConfig(initial_labels=10, batch_size=5, rounds=4)
 

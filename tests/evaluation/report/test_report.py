@@ -15,11 +15,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from envs.errors import ConfigError
-from evaluation.playing import Played
 from evaluation.report import findings as words
 from evaluation.report import tables
 from evaluation.report.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, make_gallery
 from evaluation.report.write import _write, file_names, text_table, write_report
+from evaluation.runs import Played
 from evaluation.summary import combine, judged_pairs, summarise, unique_names
 from tests.support.fabricated import PROTOCOL, make_played, make_pool
 
