@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from evaluation.runs import Played, Runs
-from evaluation.summary import modality_spread, number_of_labels
+from evaluation.summarise import modality_spread, number_of_labels
 
 
 def write_board(played: Played, strategy: str, folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from policies.selector import PolicyCard
+from runtime import markdown
 
 # Environment figure -> TensorBoard tag; figures with a group of their own ("reward/...") keep their name.
 GROUPS = {
@@ -133,7 +134,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, float | st
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     cells = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in row) + " |" for row in cells)
+    return "\n".join(markdown.row(str(c).replace("|", r"\|") for c in line) for line in cells)
 
 
 class Progress:
