@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +34,7 @@ from learners.telemetry.exported import write_exported
 from policies.selector import PolicyCard, Selector, save_policy
 from policies.strategies import get_strategy
 from runtime.cluster import check_gpus, faults_in_words, held_back_errors, local_ray
+from runtime.signals import stop_requested
 
 ENV_NAME = "rl_mba_multimodal_al"
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
@@ -110,28 +110,6 @@ def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
         versions={p: version(p) for p in PACKAGES},
         algorithm=config.algorithm,
     )
-
-
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; the second one interrupts at once."""
-    event = threading.Event()
-
-    def ask(signum: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        print("\nStopping after this iteration; once more to stop at once.", flush=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
 
 
 def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: int = 0) -> Reinforce:

@@ -12,11 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +27,7 @@ from learners.settings import TrainConfig
 from learners.training import train
 from policies.averaging import average_policies
 from policies.selector import PolicyCard, Selector, load_policy, save_policy
+from runtime.signals import interruptions
 
 FINISHED = "finished"  # mark in the folder of a training that ended by itself
 
@@ -125,30 +122,6 @@ def _train(config: TrainConfig, path: Path) -> None:
         if came():
             raise KeyboardInterrupt
     (path / FINISHED).touch()
-
-
-@contextmanager
-def interruptions() -> Iterator[Callable[[], bool]]:
-    """Tell whether Ctrl-C or SIGTERM came in the block, even where it was handled: training ends as usual then."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals go to the main thread
-        return
-    ours, pythons = socket.socketpair()
-    with ours, pythons:
-        ours.setblocking(False)
-        pythons.setblocking(False)
-        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
-
-        def came() -> bool:
-            try:
-                return bool({signal.SIGINT, signal.SIGTERM} & set(ours.recv(4096)))
-            except BlockingIOError:
-                return False
-
-        try:
-            yield came
-        finally:
-            signal.set_wakeup_fd(before)
 
 
 def _average(runs: Sequence[Path]) -> tuple[Selector, PolicyCard]:

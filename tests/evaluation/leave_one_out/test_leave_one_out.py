@@ -23,7 +23,7 @@ from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
 from evaluation.leave_one_out.plan import LeaveOneOutConfig, name_sources, plan_trainings
 from evaluation.leave_one_out.result import LeaveOneOut
-from evaluation.leave_one_out.run import interruptions, leave_one_out
+from evaluation.leave_one_out.run import leave_one_out
 from evaluation.leave_one_out.table import markdown, text
 from evaluation.summary import read_summary
 from learners.settings import TrainConfig, build, merge, parse_overrides
@@ -266,19 +266,6 @@ def test_time_before_an_interruption_counts(tmp_path):
     history.write_text(json.dumps(rows[0] | {"seconds": 300.0}) + "\n")
     leave_one_out(config(training_seeds=1), out, quiet)
     assert marks[0].exists() and (checkpoints / "000002").exists()
-
-
-def test_a_handled_interruption_is_noticed():
-    before = signal.signal(signal.SIGINT, quiet)
-    try:
-        with interruptions() as came:
-            assert not came()
-            os.kill(os.getpid(), signal.SIGINT)
-            assert came()
-        with interruptions() as came:
-            assert not came()
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # Refusals
