@@ -133,7 +133,7 @@ def _select(name: str, strategy: Strategy, round_: Round, batch_size: int) -> tu
 
 
 def _to_array(values: torch.Tensor) -> np.ndarray:
-    """Seven decimals, which is all that single precision has; so equal counts stay equal in sums."""
+    """Values with the seven decimals that single precision has, so that equal counts stay equal in sums."""
     return values.double().cpu().numpy().round(7)
 
 
@@ -159,7 +159,7 @@ def _coverage(round_: Round) -> torch.Tensor:
 
 
 def _model_hashes(simulation: Simulation, data: PreparedPool) -> list[str]:
-    """Per start: hash of the initial parameters and of the round-zero model's classes on held-out rows."""
+    """A hash for each start, of the initial parameters and of the round-zero model's classes on held-out rows."""
     columns = [torch.from_numpy(data.columns(s.roles.holdout)) for s in simulation.starts]
     x = torch.stack([data.x[:, :, c] for c in columns])
     present = None if data.present is None else torch.stack([data.present[:, c] for c in columns])

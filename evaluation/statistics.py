@@ -25,7 +25,7 @@ class MeanInterval:
     ci95: tuple[float, float] | None  # low, high; None for one value
 
     def to_json(self) -> dict[str, Any]:
-        """As summary.json holds it."""
+        """The entry of summary.json."""
         return {"mean": self.mean, "ci95": None if self.ci95 is None else list(self.ci95)}
 
 
@@ -40,7 +40,7 @@ class Pair(MeanInterval):
     verdict: str  # "better", "worse", "no difference shown" or "inconclusive"
 
     def to_json(self) -> dict[str, Any]:
-        """As summary.json holds it, under a key that names the two."""
+        """The entry of summary.json, whose key names the two strategies."""
         return super().to_json() | {"p": self.p, "p_holm": self.p_holm, "verdict": self.verdict}
 
 

@@ -28,7 +28,7 @@ class Seconds:
 
     @property
     def selecting(self) -> float | None:
-        """Until the batch is named: inference, scoring and picking."""
+        """The time until the batch is named: inference, scoring and picking."""
         known = [v for v in (self.inference, self.scoring, self.picking) if v is not None]
         return sum(known) if known else None
 

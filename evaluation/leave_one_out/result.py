@@ -39,7 +39,7 @@ class Target:
     origin: Origin
 
     def to_json(self) -> dict[str, Any]:
-        """As leave_one_out.json holds it."""
+        """The entry of leave_one_out.json."""
         return {
             "aulc": self.aulc.to_json(),
             "learned_minus": _to_json(self.learned_minus),
@@ -70,7 +70,7 @@ class OverTargets:
     median_label_saving: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """As leave_one_out.json holds it."""
+        """The entry of leave_one_out.json."""
         return {
             "aulc": self.aulc.to_json(),
             "learned_minus": _to_json(self.learned_minus),
@@ -138,7 +138,7 @@ def _judge(summary: Summary, origin: Origin) -> Target:
 
 
 def off_zero(row: MeanInterval) -> int:
-    """1 or -1 where the whole interval is above or below 0."""
+    """The side of 0 on which the whole interval lies: 1 above, -1 below, 0 where it holds 0 or is unknown."""
     if row.ci95 is None:
         return 0
     low, high = row.ci95
@@ -159,6 +159,6 @@ def _to_json(rows: Mapping[str, MeanInterval]) -> dict[str, Any]:
 
 
 def _median(savings: list[float | None]) -> float | None:
-    """Targets on which random's accuracy is not reached are the lowest; None where the median is among them."""
+    """The median; targets on which random's accuracy is not reached are the lowest, and None stands for these."""
     median = np.median([-np.inf if saving is None else saving for saving in savings])
     return float(median) if np.isfinite(median) else None

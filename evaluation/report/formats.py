@@ -47,7 +47,7 @@ def p_value(row: Pair | None) -> str:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Three digits that count; "–" where unknown."""
+    """Seconds in milliseconds, with three digits that count; "–" where unknown."""
     return "–" if seconds is None else f"{1000 * seconds:.3g}" if seconds < 1 else f"{1000 * seconds:.0f}"
 
 
@@ -57,7 +57,7 @@ def megabytes(size: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds below two minutes, else minutes, else hours; "not stated" where unknown."""
+    """A time: in seconds below two minutes, else minutes, else hours; "not stated" where unknown."""
     if seconds is None:
         return "not stated"
     for unit, length in (("h", 3600), ("min", 60)):

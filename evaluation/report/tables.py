@@ -159,7 +159,7 @@ def balance(summary: Summary) -> Table:
 
 
 def cost(summary: Summary) -> Table:
-    """Time and memory."""
+    """The time that selecting and training take, and the memory."""
     header = ["strategy", "inference", "scoring", "picking", "selecting", "training", "peak memory (MB)"]
     rows = []
     for name, figures in summary.strategies.items():
