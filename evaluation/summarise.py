@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.names import unique_names
 from evaluation import statistics
 from evaluation.runs import Played, Runs
 from evaluation.statistics import MeanInterval
@@ -23,7 +24,6 @@ from evaluation.summary import (
     StrategyFigures,
     Summary,
     compared_pairs,
-    unique_names,
 )
 
 _FACTORS = 61  # points of a performance profile

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from envs.names import unique_names
 from envs.simulation import ProtocolConfig
 from evaluation.statistics import MeanInterval, Pair
 
@@ -201,17 +202,6 @@ class Comparison:
         if self.across is None:
             return next(iter(self.datasets.values())).to_json()
         return {"datasets": {n: s.to_json() for n, s in self.datasets.items()}, "across": self.across.to_json()}
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, with "-2", "-3", ... appended to later ones of the same name."""
-    unique: list[str] = []
-    for name in names:
-        candidate, number = name, 2
-        while candidate in unique:
-            candidate, number = f"{name}-{number}", number + 1
-        unique.append(candidate)
-    return unique
 
 
 def compared_pairs(names: Iterable[str], policies: Iterable[str]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from ray.tune.registry import register_env
 
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import VectorMultimodalALEnv, open_source
+from envs.names import unique_names
 from envs.pools.partition import partition
 from envs.pools.pool import Pool
 from envs.sources import absolute_name, is_family
@@ -28,7 +29,7 @@ from learners.placement import describe, size_of
 from learners.run_folder import RunFolder
 from learners.settings import EPOCHS, TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.telemetry.board import Board, Progress, distinct_names
+from learners.telemetry.board import Board, Progress
 from learners.telemetry.curves import save_picture, training_curve
 from learners.telemetry.exported import write_exported
 from policies.selector import PolicyCard, Selector, save_policy
@@ -200,7 +201,7 @@ class GradientTrainer:
 
     def __init__(self, config: TrainConfig, card: PolicyCard, done: int, progress: Progress):
         self.config, self.card = config, card
-        self._sources = distinct_names([source["name"] for source in card.trained_on])
+        self._sources = unique_names([source["name"] for source in card.trained_on])
         self.algorithm = make_algorithm(config, _curves(config, progress), done)
 
     def step(self) -> tuple[dict[str, float], dict[str, float]] | None:

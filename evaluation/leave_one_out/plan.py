@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from envs.errors import ConfigError
+from envs.names import unique_names
 from envs.pools.partition import evaluation_roles, training_roles
 from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig
-from evaluation.summary import unique_names
 from learners.run_folder import RunFolder
 from learners.settings import TrainConfig
 

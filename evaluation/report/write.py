@@ -14,6 +14,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError
+from envs.names import unique_names
 from evaluation.report import pictures
 from evaluation.report.page import render_page
 from evaluation.report.rounds import flat_rounds, rounds_table
@@ -21,7 +22,7 @@ from evaluation.report.tables import markdown, text_table
 from evaluation.report.tensorboard import write_board
 from evaluation.runs import Played
 from evaluation.summarise import summarise_all
-from evaluation.summary import Comparison, unique_names
+from evaluation.summary import Comparison
 
 __all__ = ["text_table", "write_report"]
 

@@ -21,6 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 from envs.errors import PolicyError, RLMBAError
 from envs.models.frozen.preparation import PreparedPool, prepare
 from envs.multimodal_al import open_source
+from envs.names import unique_names
 from envs.pools.partition import partition
 from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Start
@@ -34,7 +35,6 @@ from learners.algorithms.population import (
     start_seed,
 )
 from learners.settings import ResourceConfig, TrainConfig
-from learners.telemetry.board import distinct_names
 from policies.averaging import rescaled
 from policies.selector import PolicyCard, Selector
 from runtime.array_store import ArrayStore
@@ -178,7 +178,7 @@ class EvolutionTrainer:
         self._search = self._new_search()
         self._players = Players(config.resources)
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
-        self._names = distinct_names([source["name"] for source in card.trained_on])
+        self._names = unique_names([source["name"] for source in card.trained_on])
 
     def _new_search(self) -> Search:
         evolution = self.config.evolution

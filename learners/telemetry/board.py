@@ -44,16 +44,6 @@ def tag_of(name: str) -> str:
     return name if "/" in name else f"training/{name}"
 
 
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names, numbered where they repeat."""
-    seen: dict[str, int] = {}
-    distinct = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return distinct
-
-
 class Board:
     """TensorBoard events of a run.
 

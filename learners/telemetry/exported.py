@@ -15,12 +15,13 @@ from envs.models.contribution import sample_contributions
 from envs.models.evidence import difficulty
 from envs.models.frozen.preparation import prepare
 from envs.multimodal_al import open_source
+from envs.names import unique_names
 from envs.pools.partition import partition
 from envs.round import Round
 from envs.simulation import Simulation, Start
 from learners.algorithms.population import draw_starts, start_seed
 from learners.settings import TrainConfig
-from learners.telemetry.board import Board, distinct_names
+from learners.telemetry.board import Board
 from learners.telemetry.curves import label_curve
 from learners.telemetry.projector import Points, pool_points, write_projector
 from policies.selector import Selector
@@ -71,7 +72,7 @@ def _show(config: TrainConfig, selector: Selector, board: Board) -> list[Points]
     labels = [protocol.initial_labels + protocol.batch_size * t for t in range(protocol.rounds + 1)]
     pools = [open_source(n, protocol, np.random.default_rng(config.seed)) for n in config.datasets[:SOURCES]]
     points = []
-    for name, pool in zip(distinct_names([pool.name for pool in pools]), pools, strict=True):
+    for name, pool in zip(unique_names([pool.name for pool in pools]), pools, strict=True):
         data = prepare(pool, partition(pool).policy, dim=config.model.projection_dim, device=device)
         simulation, starts = Simulation(data, config.model, protocol), draw_starts(pool, protocol, seeds)
         played = {n: play(simulation, starts, strategy) for n, strategy in strategies.items()}

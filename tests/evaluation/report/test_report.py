@@ -22,7 +22,7 @@ from evaluation.report.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, mak
 from evaluation.report.write import _write, file_names, text_table, write_report
 from evaluation.runs import Played
 from evaluation.summarise import summarise, summarise_all
-from evaluation.summary import Comparison, Seconds, Summary, unique_names
+from evaluation.summary import Comparison, Seconds, Summary
 from tests.support.fabricated import PROTOCOL, make_played, make_pool
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
@@ -222,7 +222,6 @@ def test_file_names_are_safe_and_distinct() -> None:
     files = file_names(names)
     assert len(set(files.values())) == len(names)
     assert all(re.fullmatch(r"[a-z0-9_=][a-z0-9_=.-]*", f) and len(f) < 100 for f in files.values())
-    assert unique_names(["s", "s-2", "s", "s"]) == ["s", "s-2", "s-3", "s-4"]
 
 
 def test_markdown_keeps_names_in_their_cells() -> None:

@@ -26,7 +26,7 @@ from envs.pools.partition import partition
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig, Simulation
 from learners.algorithms import evolution, population
-from learners.algorithms.evolution import EvolutionTrainer, Search, distinct_names
+from learners.algorithms.evolution import EvolutionTrainer, Search
 from learners.algorithms.population import Arena, draw_protocol, draw_starts, play_population, population_fitness
 from learners.settings import TrainConfig
 from learners.training import train
@@ -172,10 +172,6 @@ def test_a_family_gives_pools_that_can_supply_the_budget():
     assert len({pool.fingerprint for pool in pools}) == 3
     with pytest.raises(ConfigError, match=r"budget of 460 labels.*protocol\.rounds"):
         open_source("synthetic-family:samples=1000", protocol, np.random.default_rng(0))
-
-
-def test_repeated_names_are_numbered():
-    assert distinct_names(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
 
 
 @pytest.fixture(scope="module")
