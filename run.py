@@ -277,8 +277,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _leave_one_out(args: argparse.Namespace) -> int:
     from envs.sources import split_names
-    from evaluation.leave_one_out.plan import LeaveOneOutConfig
-    from evaluation.leave_one_out.run import leave_one_out
+    from evaluation.leave_one_out.run import LeaveOneOutConfig, leave_one_out
     from evaluation.leave_one_out.table import text
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 

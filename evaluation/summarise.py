@@ -41,7 +41,7 @@ def summarise(played: Played) -> Summary:
     runs = played.runs
     areas = {name: statistics.aulc(r.accuracy) for name, r in runs.items()}
     first = next(iter(runs.values()))
-    pairs = compared_pairs(runs, played.facts["policies"])
+    pairs = compared_pairs([*runs], [*played.facts["policies"]])
     return Summary(
         dataset=played.pool.name,
         seeds=len(first.seeds),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -204,16 +204,15 @@ class Comparison:
         return {"datasets": {n: s.to_json() for n, s in self.datasets.items()}, "across": self.across.to_json()}
 
 
-def compared_pairs(names: Iterable[str], policies: Iterable[str]) -> list[tuple[str, str]]:
+def compared_pairs(names: Sequence[str], policies: Sequence[str]) -> list[tuple[str, str]]:
     """Who is compared with whom: each policy with each strategy, and the first policy with the others.
 
     Without a policy, each strategy with random.
     """
-    names, policies = list(names), list(policies)
     if not policies:
         return [(name, REFERENCE) for name in names if name != REFERENCE] if REFERENCE in names else []
     strategies = [name for name in names if name not in policies]
-    pairs = [(policies[0], name) for name in strategies + policies[1:]]
+    pairs = [(policies[0], name) for name in [*strategies, *policies[1:]]]
     return pairs + [(policy, name) for policy in policies[1:] for name in strategies]
 
 
@@ -242,13 +241,13 @@ def _read_data_set(content: Mapping[str, Any]) -> Summary:
     if saving is not None:
         saving = LabelSaving(saving["target"], {n: Need(**need) for n, need in saving["strategies"].items()})
     # Keys are not taken apart: a name may hold the separator. Who was compared follows from who took part.
-    pairs = zip(compared_pairs(content["aulc"], content["policies"]), content["paired"].values(), strict=True)
+    pairs = zip(compared_pairs([*content["aulc"]], [*content["policies"]]), content["paired"].values(), strict=True)
     summary = Summary(
         dataset=content["dataset"],
         seeds=content["seeds"],
         protocol=ProtocolConfig(**content["protocol"]),
         strategies={name: _read_strategy(content, name) for name in content["aulc"]},
-        pairs=[Pair(first=a, second=b, **row | {"ci95": row["ci95"] and tuple(row["ci95"])}) for (a, b), row in pairs],
+        pairs=[Pair(first=a, second=b, **row | {"ci95": _read_ends(row["ci95"])}) for (a, b), row in pairs],
         all_labels_accuracy=_read_interval(content["all_labels_accuracy"]),
         label_saving=saving,
         round_zero_accuracy=content["round_zero_accuracy"],
@@ -266,7 +265,11 @@ def _read_strategy(content: Mapping[str, Any], name: str) -> StrategyFigures:
 
 
 def _read_interval(row: Mapping[str, Any] | None) -> MeanInterval | None:
-    return row and MeanInterval(mean=row["mean"], ci95=row["ci95"] and tuple(row["ci95"]))
+    return None if row is None else MeanInterval(mean=row["mean"], ci95=_read_ends(row["ci95"]))
+
+
+def _read_ends(ci95: list[float] | None) -> tuple[float, float] | None:
+    return None if ci95 is None else (ci95[0], ci95[1])
 
 
 def _maybe(kind: type[T], content: Mapping[str, Any] | None) -> T | None:
