@@ -26,6 +26,7 @@ from envs.pools.partition import partition
 from envs.sources import open_dataset
 from evaluation.statistics import interval
 from labelling.model_file import load_model
+from runtime import markdown
 
 PEOPLE = {"policy": "asks what to label next", "random": "labels at random"}
 _COLOURS = {"policy": "tab:blue", "random": "tab:gray"}
@@ -126,10 +127,11 @@ def main() -> None:
                 folder = Path(temporary) / f"{person}{seed}"
                 found[person].append(play(person, pool, folder, seed, args.batch, args.rounds))
     curves = {person: np.array(values) for person, values in found.items()}
-    print("| labels given | asks | at random | difference, paired |\n|---:|---:|---:|---:|")
+    print(markdown.head(["labels given", "asks", "at random", "difference, paired"], left=()))
     for t in range(args.rounds):
         asks, lot = (100 * values[:, t] for values in curves.values())
-        print(f"| {args.batch * (t + 1)} | {asks.mean():.1f} | {lot.mean():.1f} | {_with_interval(asks - lot)} |")
+        means = f"{asks.mean():.1f}", f"{lot.mean():.1f}"
+        print(markdown.row([args.batch * (t + 1), *means, _with_interval(asks - lot)]))
     means = 100 * (curves["policy"].mean(1) - curves["random"].mean(1))
     print(f"\nmean over the rounds: {_with_interval(means)} points, {args.seeds} seeds")
     if args.picture:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime import markdown
+
 MODALITIES, WIDTH, CLASSES = ("image", "text"), 512, 20
 BLOCK = 8192  # samples written at a time
 POLL_SECONDS = 0.02
@@ -109,10 +111,10 @@ def main() -> None:
     for samples in map(int, args.samples.split(",")):
         result = measure_size(args.folder, samples, args.batch)
         if header:
-            print("| samples | " + " | ".join(result) + " |\n|---:|" + "---:|" * len(result))
+            print(markdown.head(["samples", *result], left=()))
             header = False
         cells = [f"{seconds:.1f} s, {own:.1f} GB ({size:.1f})" for seconds, own, size in result.values()]
-        print(f"| {samples:,} | " + " | ".join(cells) + " |", flush=True)
+        print(markdown.row([f"{samples:,}", *cells]), flush=True)
 
 
 if __name__ == "__main__":

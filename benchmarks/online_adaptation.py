@@ -31,6 +31,7 @@ from evaluation.statistics import aulc, interval
 from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies import Strategy, get_strategy
 from policies.strategies.learned import Learned
+from runtime import markdown
 
 RATE = 20.0  # of Exp3, per unit of accuracy: a batch 5 points better than usual multiplies an arm's odds by e
 CHUNK = 5  # seeds that play in one lockstep
@@ -113,17 +114,16 @@ def main() -> None:
     raw = [{"dataset": d, "chooser": n, "aulc": a.round(3).tolist()} for (d, n), a in played.items()]
     (args.out / "areas.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     others = names[1:]
-    print("| target | learned | " + " | ".join(f"{name} − learned" for name in others) + " |")
-    print("|---|" + "---:|" * len(names))
+    print(markdown.head(["target", "learned", *(f"{name} − learned" for name in others)]))
     for dataset in datasets:
         base = played[dataset, "learned"]
         differences = [played[dataset, name] - base for name in others]
         cells = zip(differences, map(interval, differences), strict=True)
-        shown = " | ".join(f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]" for difference, (low, high) in cells)
-        print(f"| {open_dataset(dataset).name} | {base.mean():.2f} | {shown} |")
+        shown = [f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]" for difference, (low, high) in cells]
+        print(markdown.row([open_dataset(dataset).name, f"{base.mean():.2f}", *shown]))
     means = [np.mean([(played[d, n] - played[d, "learned"]).mean() for d in datasets]) for n in others]
-    print(f"| mean | {np.mean([played[d, 'learned'].mean() for d in datasets]):.2f} | ", end="")
-    print(" | ".join(f"{mean:+.2f}" for mean in means) + " |")
+    learned = np.mean([played[d, "learned"].mean() for d in datasets])
+    print(markdown.row(["mean", f"{learned:.2f}", *(f"{mean:+.2f}" for mean in means)]))
 
 
 if __name__ == "__main__":

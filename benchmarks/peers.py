@@ -36,6 +36,7 @@ from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from policies.strategies import get_strategy
 from policies.strategies.badge import gradient_factor
+from runtime import markdown
 
 MISSING = -1
 
@@ -145,12 +146,12 @@ def main() -> None:
     for title, (round_, batch) in rounds.items():
         _ = round_.outputs
         print(f"\n{title.format(n=f'{int(round_.available.sum()):,}')}\n")
-        print("| strategy | picks in common | ours (ms) | scikit-activeml (ms) | ratio |\n|---|---:|---:|---:|---:|")
+        print(markdown.head(["strategy", "picks in common", "ours (ms)", "scikit-activeml (ms)", "ratio"]))
         for name in ("least_confidence", "margin", "entropy", "badge", "badge, origin", "coreset", "typiclust"):
             common, ours, other = compare(name, round_, batch, args.repeats)
             ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
-            times = " | ".join(f"{1000 * statistics.median(t):,.1f}" for t in (ours, other))
-            print(f"| {name} | {100 * common:.0f} % | {times} | {ratio:,.1f} |", flush=True)
+            times = [f"{1000 * statistics.median(t):,.1f}" for t in (ours, other)]
+            print(markdown.row([name, f"{100 * common:.0f} %", *times, f"{ratio:,.1f}"]), flush=True)
 
 
 if __name__ == "__main__":

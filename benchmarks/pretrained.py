@@ -10,11 +10,11 @@ made again. For what the policy is worth on data that it never saw, see `run.py 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.commands import run
+from evaluation.summary import read_summary
 from policies.averaging import average_policies
 from policies.policy_file import PRETRAINED, save_policy
 
@@ -45,15 +45,14 @@ def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seed
         *["compare", "--dataset", ",".join(BUNDLED), "--policy", str(averaged), "--seeds", str(seeds)],
         *["--strategies", "random,badge", "--out", str(out / "comparison")],
     )
-    summary = json.loads((out / "comparison" / "summary.json").read_text(encoding="utf-8"))
     figures = {
         name: {
             "seeds": seeds,
-            "aulc": s["aulc"]["learned"]["mean"],
-            "minus_badge": s["paired"]["learned_vs_badge"]["mean"],
-            "minus_random": s["paired"]["learned_vs_random"]["mean"],
+            "aulc": s.strategies["learned"].aulc.mean,
+            "minus_badge": s.pair("learned", "badge").mean,
+            "minus_random": s.pair("learned", "random").mean,
         }
-        for name, s in summary["datasets"].items()
+        for name, s in read_summary(out / "comparison" / "summary.json").datasets.items()
     }
     print(f"policy          {save_policy(selector, replace(card, figures=figures), policy)}")
 

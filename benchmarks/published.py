@@ -9,16 +9,16 @@ two cores; folders that are complete are not made again, and the comparison goes
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from benchmarks.commands import run
+from evaluation.summary import Summary, read_summary
+from runtime import markdown
 
 PRESETS = {"learned": "default", "paper": "paper", "paper_amcb": "paper_amcb", "paper_efda": "paper_efda"}
 
 
-def results(datasets: list[str], out: Path, seeds: int) -> dict[str, dict[str, Any]]:
+def results(datasets: list[str], out: Path, seeds: int) -> dict[str, Summary]:
     """The comparison's summary for each data set."""
     for dataset in datasets:
         for name, preset in PRESETS.items():
@@ -34,30 +34,26 @@ def results(datasets: list[str], out: Path, seeds: int) -> dict[str, dict[str, A
         *["compare", "--dataset", ",".join(datasets), *policies, "--strategies", "all", "--seeds", str(seeds)],
         *["--out", str(compared)],
     )
-    summary = json.loads((compared / "summary.json").read_text(encoding="utf-8"))
-    return summary["datasets"] if "datasets" in summary else {datasets[0]: summary}
+    return read_summary(compared / "summary.json").datasets
 
 
-def markdown(summaries: dict[str, dict[str, Any]]) -> str:
+def table(summaries: dict[str, Summary]) -> str:
     """AULC of every strategy, and the difference of the learned policy to it, in points."""
-    header = ["strategy"]
-    for dataset in summaries:
-        header += [f"{dataset}: AULC", "learned minus it"]
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    for strategy in next(iter(summaries.values()))["aulc"]:
-        cells = [strategy]
-        for summary in summaries.values():
-            area, pair = summary["aulc"][strategy], summary["paired"].get(f"learned_vs_{strategy}")
-            half = (area["ci95"][1] - area["ci95"][0]) / 2
-            cells.append(f"{100 * area['mean']:.2f} ± {100 * half:.2f}")
-            difference = ""
-            if pair:
-                low, high = (100 * v for v in pair["ci95"])
-                difference = f"{100 * pair['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"
-                difference = f"**{difference}**" if low > 0 or high < 0 else difference
-            cells.append(difference)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    titles = ["strategy", *(title for name in summaries for title in (f"{name}: AULC", "learned minus it"))]
+    first = next(iter(summaries.values()))
+    rows = [[name, *(cell for s in summaries.values() for cell in _cells(s, name))] for name in first.strategies]
+    return markdown.table(titles, rows)
+
+
+def _cells(summary: Summary, strategy: str) -> tuple[str, str]:
+    area, pair = summary.strategies[strategy].aulc, summary.pair("learned", strategy)
+    half = (area.ci95[1] - area.ci95[0]) / 2
+    shown = f"{100 * area.mean:.2f} ± {100 * half:.2f}"
+    if pair is None:
+        return shown, ""
+    low, high = (100 * v for v in pair.ci95)
+    difference = f"{100 * pair.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return shown, f"**{difference}**" if low > 0 or high < 0 else difference
 
 
 def main() -> None:
@@ -67,7 +63,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["emoji", "watch", "digits"])
     parser.add_argument("--seeds", type=int, default=20)
     args = parser.parse_args()
-    print(markdown(results(args.datasets, args.out, args.seeds)))
+    print(table(results(args.datasets, args.out, args.seeds)))
 
 
 if __name__ == "__main__":

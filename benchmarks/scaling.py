@@ -29,6 +29,7 @@ from learners.algorithms.evolution import EvolutionTrainer
 from learners.placement import DRIVER, RLLIB, learning_bytes, runner_bytes, sent_bytes, size_of
 from learners.settings import TrainConfig, build, merge
 from learners.training import make_algorithm, opened, policy_card
+from runtime import markdown
 from runtime.cluster import local_ray
 
 LAYOUTS = ((1, 0), (2, 0), (2, 1), (2, 2))  # environment runners, remote learners
@@ -181,15 +182,16 @@ def runners_part(dataset: str, iterations: int) -> None:
         measured[runners, learners] = apart(gradient_run, settings, iterations)
     single = measured[LAYOUTS[0]].rate
     print(f"\n{dataset}, an iteration of {measured[LAYOUTS[0]].rounds} rounds, {iterations} iterations\n")
-    print("| env runners | learners | rounds/s | ratio | environment | policy | learner | rest |")
-    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    titles = ["env runners", "learners", "rounds/s", "ratio", "environment", "policy", "learner", "rest"]
+    print(markdown.head(titles, left=(1,)))
     for (runners, learners), found in measured.items():
         low, high = found.rounds / max(found.seconds), found.rounds / min(found.seconds)
-        shares = " | ".join(f"{found.share(key):.0f} %" for key in ("environment", "policy", "learner", "rest"))
+        shares = [f"{found.share(key):.0f} %" for key in ("environment", "policy", "learner", "rest")]
         where = f"{learners} remote" if learners else "driver"
-        rate = f"{found.rate:.0f} ({low:.0f} to {high:.0f}) | {found.rate / single:.2f}"
-        print(f"| {runners} | {where} | {rate} | {shares} |")
-    print("\n| process | RSS, MB | highest RSS, MB | PSS, MB | expected, MB |\n|---|---:|---:|---:|---:|")
+        rate = f"{found.rate:.0f} ({low:.0f} to {high:.0f})"
+        print(markdown.row([runners, where, rate, f"{found.rate / single:.2f}", *shares]))
+    print()
+    print(markdown.head(["process", "RSS, MB", "highest RSS, MB", "PSS, MB", "expected, MB"]))
     for name, layout, kind in (
         ("runner, of 1", (1, 0), "runner"),
         ("runner, of 2", (2, 0), "runner"),
@@ -199,23 +201,25 @@ def runners_part(dataset: str, iterations: int) -> None:
         ("remote learner, of 2", (2, 2), "learner"),
     ):
         found = measured[layout]
-        held = " | ".join(f"{found.held(kind, what):.0f}" for what in ("rss", "peak", "pss"))
-        print(f"| {name} | {held} | {found.predicted[kind] / MB:.0f} |")
+        held = [f"{found.held(kind, what):.0f}" for what in ("rss", "peak", "pss")]
+        print(markdown.row([name, *held, f"{found.predicted[kind] / MB:.0f}"]))
     evolution = {}
     for n in (1, 2):
         settings = {"datasets": [dataset], "resources": {"num_env_runners": n}, "evolution": {"starts": 4}}
         evolution[n] = apart(evolution_run, settings, iterations)
-    print("\n| evolution: processes | rounds/s | ratio |\n|---:|---:|---:|")
+    print()
+    print(markdown.head(["evolution: processes", "rounds/s", "ratio"], left=()))
     for n, found in evolution.items():
-        print(f"| {n} | {found.rate:.0f} | {found.rate / evolution[1].rate:.2f} |", flush=True)
+        print(markdown.row([n, f"{found.rate:.0f}", f"{found.rate / evolution[1].rate:.2f}"]), flush=True)
 
 
 def growth_part(base: dict[str, int], growth: dict[str, tuple[int, ...]]) -> None:
     """How one runner's rounds/s and memory grow with pool, episodes and candidates."""
     sizes = [base] + [base | {name: value} for name, values in growth.items() for value in values]
     print(f"\none runner; synthetic pools, 2 modalities x 32, 10 classes; {GROWTH_ROUNDS} rounds of 10 labels\n")
-    print("| N | E | K | rounds/s | highest RSS, MB | PSS, MB | expected, MB | crosses to the learner, kB a round |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    memory = ["highest RSS, MB", "PSS, MB", "expected, MB"]
+    titles = ["N", "E", "K", "rounds/s", *memory, "crosses to the learner, kB a round"]
+    print(markdown.head(titles, left=()))
     for size in sizes:
         settings = {
             "datasets": [f"synthetic:samples={size['N']},classes=10,modalities=2,dim=32,seed=1"],
@@ -226,11 +230,9 @@ def growth_part(base: dict[str, int], growth: dict[str, tuple[int, ...]]) -> Non
         }
         found = gradient_run(settings, 2)
         crossing = sent_bytes(build(TrainConfig, settings)) / 1e3
-        print(
-            f"| {size['N']:,} | {size['E']} | {size['K']:,} | {found.rate:.0f} | {found.held('runner', 'peak'):.0f} | "
-            f"{found.held('runner', 'pss'):.0f} | {found.predicted['runner'] / MB:.0f} | {crossing:.0f} |",
-            flush=True,
-        )
+        held = [f"{found.held('runner', what):.0f}" for what in ("peak", "pss")]
+        figures = [f"{found.rate:.0f}", *held, f"{found.predicted['runner'] / MB:.0f}", f"{crossing:.0f}"]
+        print(markdown.row([f"{size['N']:,}", size["E"], f"{size['K']:,}", *figures]), flush=True)
 
 
 def main() -> None:

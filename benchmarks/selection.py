@@ -37,6 +37,7 @@ from envs.round import Round
 from policies.strategies import STRATEGIES, get_strategy
 from policies.strategies.badge import gradient_factor
 from policies.strategies.bmmal import gradient_factors
+from runtime import markdown
 from runtime.memory import with_peak_memory
 
 INPUTS, MODALITIES, HIDDEN, CLASSES, LABELLED = 64, 2, 1408, 101, 1000
@@ -138,8 +139,7 @@ def main() -> None:
     lines = [
         f"n = {size.samples:,}, C = {CLASSES}, D = {MODALITIES * HIDDEN:,}, b = {size.batch:,}; one core.",
         "",
-        "| strategy | seconds | inference of its own | scoring | picking | peak memory (MiB) |",
-        "|---|---:|---:|---:|---:|---:|",
+        markdown.head(["strategy", "seconds", "inference of its own", "scoring", "picking", "peak memory (MiB)"]),
     ]
     print("\n".join(lines), flush=True)
     picks: dict[tuple[str, bool], int] = {}
@@ -167,13 +167,13 @@ def _row(name: str, embeddings: bool, args: argparse.Namespace) -> tuple[str, di
             command + ["--written-out"] * embeddings, capture_output=True, text=True, timeout=args.limit
         )
     except subprocess.TimeoutExpired:
-        return f"| {title} | not finished in {args.limit:.0f} s | | | | |", None
+        return markdown.row([title, f"not finished in {args.limit:.0f} s", *[""] * 4]), None
     if done.returncode:
-        return f"| {title} | failed: {done.stderr.strip().splitlines()[-1]} | | | | |", None
+        return markdown.row([title, f"failed: {done.stderr.strip().splitlines()[-1]}", *[""] * 4]), None
     f = json.loads(done.stdout.splitlines()[-1])
     scoring = f["seconds"] - f["inference"] - f["picking"]
-    parts = " | ".join(f"{v:.2f}" for v in (f["seconds"], f["inference"], scoring, f["picking"]))
-    return f"| {title} | {parts} | {f['peak'] / 2**20:,.0f} |", f
+    parts = [f"{v:.2f}" for v in (f["seconds"], f["inference"], scoring, f["picking"])]
+    return markdown.row([title, *parts, f"{f['peak'] / 2**20:,.0f}"]), f
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ kept policies then play in one comparison. Seconds are those of iterations, with
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 from pathlib import Path
 
 from benchmarks.commands import run
+from evaluation.summary import Summary, read_summary
 from policies.policy_file import load_policy
+from runtime import markdown
 
 
 def train(dataset: str, algorithm: str, seed: int, slices: int, minutes: float, out: Path) -> list[Path]:
@@ -34,19 +35,18 @@ def train(dataset: str, algorithm: str, seed: int, slices: int, minutes: float, 
     return kept
 
 
-def table(groups: dict[tuple[str, int], list[Path]], summary: dict) -> str:
+def table(groups: dict[tuple[str, int], list[Path]], summary: Summary) -> str:
     """A row for each algorithm and slice, means over training seeds, in points."""
-    lines = ["| algorithm | slice | seconds | episodes | AULC | minus badge |", "|---|---:|---:|---:|---:|---:|"]
+    badge = summary.strategies["badge"].aulc.mean
+    rows = []
     for (algorithm, i), policies in groups.items():
         cards = [load_policy(policy)[1] for policy in policies]
-        area = statistics.mean(summary["aulc"][policy.name]["mean"] for policy in policies)
-        gain = area - summary["aulc"]["badge"]["mean"]
+        area = statistics.mean(summary.strategies[policy.name].aulc.mean for policy in policies)
         seconds = statistics.mean(card.training_seconds or 0.0 for card in cards)
         episodes = statistics.mean(card.episodes for card in cards)
-        lines.append(
-            f"| {algorithm} | {i + 1} | {seconds:.0f} | {episodes:,.0f} | {100 * area:.2f} | {100 * gain:+.2f} |"
-        )
-    return "\n".join(lines)
+        figures = f"{seconds:.0f}", f"{episodes:,.0f}", f"{100 * area:.2f}", f"{100 * (area - badge):+.2f}"
+        rows.append([algorithm, i + 1, *figures])
+    return markdown.table(["algorithm", "slice", "seconds", "episodes", "AULC", "minus badge"], rows)
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
         *["compare", "--dataset", args.dataset, *named, "--strategies", "badge,hand_tuned", "--seeds", "20"],
         *["--out", str(args.out / "comparison")],
     )
-    summary = json.loads((args.out / "comparison" / "summary.json").read_text(encoding="utf-8"))
+    (summary,) = read_summary(args.out / "comparison" / "summary.json").datasets.values()
     print(table(groups, summary))
 
 

@@ -11,7 +11,6 @@ each variant's figures minus those of the first one with the same training seed.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,10 @@ from pathlib import Path
 from benchmarks.commands import run
 from benchmarks.pretrained import BUNDLED, FAMILIES
 from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE
+from evaluation.statistics import MeanInterval
+from evaluation.summary import StrategyFigures, Summary, read_summary
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES
+from runtime import markdown
 
 _DEFAULTS = [feature for feature in (*FEATURES.values(), *BATCH_FEATURES.values()) if feature.default]
 # Default features by what they tell; the variant "no-…" trains without one group.
@@ -80,7 +82,7 @@ def train(variant: str, seed: int, generations: int, folder: Path) -> None:
     )
 
 
-def table(summary: dict, variants: list[str], seeds: int) -> str:
+def table(summaries: list[Summary], variants: list[str], seeds: int) -> str:
     """Per variant: differences to badge and to the first variant, in points, means over targets and training seeds.
 
     AULC (also for each training seed), and the weakest modality's and the hardest third's accuracy over the rounds.
@@ -88,14 +90,10 @@ def table(summary: dict, variants: list[str], seeds: int) -> str:
     first = variants[0]
 
     def gain(kind: str, variant: str, seed: int, reference: str) -> float:
-        figures = [s[kind] for s in summary["datasets"].values()]
-        return statistics.mean(100 * (_mean(f[f"{variant}-{seed}"]) - _mean(f[reference])) for f in figures)
+        figures = [s.strategies for s in summaries]
+        return statistics.mean(100 * (_mean(f[f"{variant}-{seed}"], kind) - _mean(f[reference], kind)) for f in figures)
 
-    heads = " | ".join(f"seed {seed}" for seed in range(seeds))
-    lines = [
-        f"| variant | minus badge | minus {first} | {heads} | weakest modality | hardest third |",
-        "|---|" + "---:|" * (4 + seeds),
-    ]
+    rows = []
     for variant in variants:
         badge = statistics.mean(gain("aulc", variant, seed, "badge") for seed in range(seeds))
         kinds = {
@@ -103,13 +101,15 @@ def table(summary: dict, variants: list[str], seeds: int) -> str:
             for kind in ("aulc", "weakest_modality", "hard_third")
         }
         mean, weakest, hard = (statistics.mean(differences) for differences in kinds.values())
-        each = " | ".join(f"{d:+.2f}" for d in kinds["aulc"])
-        lines.append(f"| {variant} | {badge:+.2f} | {mean:+.2f} | {each} | {weakest:+.2f} | {hard:+.2f} |")
-    return "\n".join(lines)
+        rows.append([variant, *(f"{d:+.2f}" for d in (badge, mean, *kinds["aulc"], weakest, hard))])
+    each_seed = [f"seed {seed}" for seed in range(seeds)]
+    titles = ["variant", "minus badge", f"minus {first}", *each_seed, "weakest modality", "hardest third"]
+    return markdown.table(titles, rows)
 
 
-def _mean(figure: float | dict[str, float]) -> float:
-    return figure["mean"] if isinstance(figure, dict) else figure
+def _mean(figures: StrategyFigures, kind: str) -> float:
+    figure = getattr(figures, kind)
+    return figure.mean if isinstance(figure, MeanInterval) else figure
 
 
 def main() -> None:
@@ -134,8 +134,8 @@ def main() -> None:
         *["compare", "--dataset", args.dataset, *named, "--strategies", "badge", "--seeds", str(args.seeds)],
         *["--out", str(args.out / "comparison")],
     )
-    summary = json.loads((args.out / "comparison" / "summary.json").read_text(encoding="utf-8"))
-    print(table(summary, variants, args.training_seeds))
+    comparison = read_summary(args.out / "comparison" / "summary.json")
+    print(table([*comparison.datasets.values()], variants, args.training_seeds))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _compare_config() -> type:
 
 
 def _leave_one_out_config() -> type:
-    from evaluation.leave_one_out.run import LeaveOneOutConfig
+    from evaluation.leave_one_out.plan import LeaveOneOutConfig
 
     return LeaveOneOutConfig
 
@@ -130,7 +130,8 @@ def _leave_one_out(args: argparse.Namespace) -> int:
     if args.splits and args.training_seeds:
         raise ConfigError("--training-seeds counts trainings without --splits; give one of the two.")
     from envs.sources import split_names
-    from evaluation.leave_one_out.run import LeaveOneOutConfig, leave_one_out
+    from evaluation.leave_one_out.plan import LeaveOneOutConfig
+    from evaluation.leave_one_out.run import leave_one_out
     from evaluation.leave_one_out.table import text
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 

@@ -27,6 +27,7 @@ from evaluation.playing import call_with_simulation, play_on, rehearse
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from evaluation.runs import Played, Runs, check_pairing
+from evaluation.summary import Comparison
 from policies.policy_file import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
@@ -119,7 +120,7 @@ class _Job:
     name: str
 
 
-def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None] = print) -> dict[str, Any]:
+def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None] = print) -> Comparison:
     """Run the comparison and write its report into `out`.
 
     Test rows score every strategy; what is picked are rows of the evaluation half, which trains no policy. Finished
@@ -130,7 +131,7 @@ def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None
         progress: called with a line of text; `print` on a terminal gets one line that is updated.
 
     Returns:
-        the summary that `write_report` gives.
+        what the comparison found, as `write_report` gives it.
 
     Raises:
         RLMBAError: before any work starts where an input is wrong; later where a strategy fails or runs turn out

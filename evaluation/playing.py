@@ -128,7 +128,7 @@ def _select(name: str, strategy: Strategy, round_: Round, batch_size: int) -> tu
 
 
 def _to_array(values: torch.Tensor) -> np.ndarray:
-    """Seven decimals, which is all that single precision has; so equal counts stay equal in sums."""
+    """Values with the seven decimals that single precision has, so that equal counts stay equal in sums."""
     return values.double().cpu().numpy().round(7)
 
 

@@ -46,7 +46,7 @@ def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that computes."""
+    """The versions of everything that computes."""
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -84,5 +84,5 @@ def file_hash(path: Path) -> str:
 
 
 def describe_card(card: PolicyCard, folder: Path, weights_sha256: str) -> dict[str, Any]:
-    """A policy in the summary."""
+    """A policy's card as the summary holds it."""
     return asdict(card) | {"path": str(folder), "weights_sha256": weights_sha256}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -13,6 +15,33 @@ LEVEL = 0.05
 
 _HALVES_UP_TO = 40  # pairs; 2^20 sums for each half then
 _GRID = 10_000  # steps of the rounded differences beyond that
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanInterval:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    ci95: tuple[float, float] | None  # low, high; None for one value
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of summary.json."""
+        return {"mean": self.mean, "ci95": None if self.ci95 is None else list(self.ci95)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(MeanInterval):
+    """Two strategies on the same seeds: the first one's figure minus the second one's."""
+
+    first: str
+    second: str
+    p: float | None  # None with fewer than LEAST_SEEDS seeds
+    p_holm: float | None
+    verdict: str  # "better", "worse", "no difference shown" or "inconclusive"
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of summary.json, whose key names the two strategies."""
+        return super().to_json() | {"p": self.p, "p_holm": self.p_holm, "verdict": self.verdict}
 
 
 def aulc(curves: np.ndarray) -> np.ndarray:
@@ -30,8 +59,8 @@ def aulc(curves: np.ndarray) -> np.ndarray:
     return np.asarray(curves, np.float64)[..., 1:].mean(-1)
 
 
-def interval(values: np.ndarray, confidence: float = 0.95) -> list[float] | None:
-    """[low, high] of the mean by Student's t (Student 1908, "The probable error of a mean").
+def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Low and high end of an interval of the mean by Student's t (Student 1908, "The probable error of a mean").
 
     None for one value.
 
@@ -44,14 +73,14 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> list[float] | None
         return None
     mean = float(values.mean())
     if np.ptp(values) == 0:
-        return [mean, mean]
+        return mean, mean
     half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return [mean - half, mean + half]
+    return mean - half, mean + half
 
 
-def mean_interval(values: np.ndarray) -> dict[str, float | list[float] | None]:
-    """{"mean", "ci95"} of values [n]; ci95 is None for one value."""
-    return {"mean": float(np.mean(values)), "ci95": interval(values)}
+def mean_interval(values: np.ndarray) -> MeanInterval:
+    """Mean and interval of values [n], one per seed."""
+    return MeanInterval(mean=float(np.mean(values)), ci95=interval(values))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
@@ -117,25 +146,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def compare_pairs(differences: Mapping[str, np.ndarray]) -> dict[str, dict]:
+def compare_pairs(differences: Mapping[tuple[str, str], np.ndarray]) -> list[Pair]:
     """Judge a family of paired comparisons.
 
     Args:
-        differences: name -> [n] differences, one per seed, in fractions of 1; positive favours the first.
+        differences: (first, second) -> [n] differences, one per seed, in fractions of 1; positive favours the first.
 
     Returns:
-        name -> {"mean", "ci95", "p", "p_holm", "verdict"}. With fewer than LEAST_SEEDS seeds p and p_holm are
-        None and the verdict is "inconclusive"; otherwise it is "better" or "worse" where p_holm is below
-        LEVEL, and "no difference shown" elsewhere.
+        a pair for each, in this order. With fewer than LEAST_SEEDS seeds p and p_holm are None and the verdict is
+        "inconclusive"; otherwise it is "better" or "worse" where p_holm is below LEVEL, and "no difference shown"
+        elsewhere.
     """
-    enough = {name: len(d) >= LEAST_SEEDS for name, d in differences.items()}
-    p = {name: sign_flip_p(d) for name, d in differences.items() if enough[name]}
+    p = {names: sign_flip_p(d) for names, d in differences.items() if len(d) >= LEAST_SEEDS}
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    result = {}
-    for name, d in differences.items():
-        row = mean_interval(d) | {"p": p.get(name), "p_holm": adjusted.get(name)}
-        result[name] = row | {"verdict": _verdict(row["mean"], row["p_holm"])}
-    return result
+    pairs = []
+    for (first, second), d in differences.items():
+        mean, p_holm = float(np.mean(d)), adjusted.get((first, second))
+        pairs.append(
+            Pair(
+                first=first,
+                second=second,
+                mean=mean,
+                ci95=interval(d),
+                p=p.get((first, second)),
+                p_holm=p_holm,
+                verdict=_verdict(mean, p_holm),
+            )
+        )
+    return pairs
 
 
 def _verdict(mean: float, p_holm: float | None) -> str:

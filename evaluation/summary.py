@@ -1,97 +1,210 @@
-"""The numbers of a report: one summary per data set, and what holds across data sets."""
+"""What a comparison found, as records: reports read them, and summary.json is made of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
+from envs.names import unique_names
+from envs.simulation import ProtocolConfig
+from evaluation.statistics import MeanInterval, Pair
 
-from evaluation import statistics
-from evaluation.runs import Played, Runs
+T = TypeVar("T")
 
-SEPARATOR = "_vs_"
-SECONDS = ("inference", "scoring", "picking", "train")
 REFERENCE = "random"
-
-_FACTORS = 61  # points of a performance profile
-
-
-def summarise(played: Played) -> dict[str, Any]:
-    """The content of summary.json for one data set; accuracies, areas and their differences are fractions of 1.
-
-    Means are over the seeds, and over the rounds after the first where the figure has rounds.
-    """
-    runs, policies = played.runs, list(played.facts["policies"])
-    areas = {name: statistics.aulc(r.accuracy) for name, r in runs.items()}
-    balance = {n: _by_modality(played, r.modality_accuracy[:, 1:].mean((0, 1))) for n, r in runs.items()}
-    spread = {name: modality_spread(r) for name, r in runs.items()}
-    first = next(iter(runs.values()))
-    return {
-        "dataset": played.pool.name,
-        "seeds": len(first.seeds),
-        "budget": played.protocol.budget,
-        "aulc": {name: statistics.mean_interval(area) for name, area in areas.items()},
-        "paired": statistics.compare_pairs(
-            {f"{a}{SEPARATOR}{b}": areas[a] - areas[b] for a, b in _pairs(list(runs), policies)}
-        ),
-        "balance": balance,
-        "weakest_modality": {name: min(values.values()) for name, values in balance.items()},
-        "modality_gap": {name: float(gap[1:].mean()) for name, (_, gap) in spread.items()},
-        "shapley": {n: _by_modality(played, r.shapley[:, 1:].mean((0, 1))) for n, r in runs.items()},
-        "labels_used_to_train_policy": _labels_used(played.facts["policies"]),
-        "final_accuracy": {n: statistics.mean_interval(r.accuracy[:, -1]) for n, r in runs.items()},
-        "all_labels_accuracy": _all_labels(first),
-        "label_saving": _label_saving(played),
-        "soft_aulc": {n: statistics.mean_interval(statistics.aulc(r.soft_accuracy)) for n, r in runs.items()},
-        "hard_third": {n: statistics.mean_interval(statistics.aulc(r.hard_accuracy)) for n, r in runs.items()},
-        "class_coverage": {n: float(r.class_coverage[:, 1:].mean()) for n, r in runs.items()},
-        "round_zero_accuracy": float(first.accuracy[:, 0].mean()),
-        "seconds_per_round": {
-            n: {k: _known(np.nanmedian, getattr(r, f"seconds_{k}")[:, 1:]) for k in SECONDS} for n, r in runs.items()
-        },
-        "peak_memory": {n: _known(np.nanmax, r.peak_memory) for n, r in runs.items()},
-        "penalty": _penalty([runs]),
-        **played.facts,
-    }
+SEPARATOR = "_vs_"  # between two strategies in a key of summary.json; nothing is looked up by such a key
 
 
-def combine(played: Sequence[Played], summaries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The content of summary.json for several data sets.
+@dataclass(frozen=True)
+class Seconds:
+    """Medians per round and episode; None where nothing was timed."""
 
-    Args:
-        summaries: by name, unique, in the order of `played`.
-    """
-    return {"datasets": dict(summaries), "across": _across(played, summaries)}
+    inference: float | None
+    scoring: float | None
+    picking: float | None
+    train: float | None
 
-
-def number_of_labels(played: Played) -> np.ndarray:
-    """How many samples are labelled in each round, int [T + 1]."""
-    p = played.protocol
-    return p.initial_labels + p.batch_size * np.arange(p.rounds + 1)
-
-
-def modality_spread(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
-    """Of the modalities' mean head accuracies in each round: the least, and the largest minus the least; [T + 1]."""
-    mean = runs.modality_accuracy.mean(0)
-    return mean.min(-1), np.ptp(mean, axis=-1)
+    @property
+    def selecting(self) -> float | None:
+        """The time until the batch is named: inference, scoring and picking."""
+        known = [v for v in (self.inference, self.scoring, self.picking) if v is not None]
+        return sum(known) if known else None
 
 
-def judged_pairs(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The rows of `paired` that the main table shows, by the strategy that is not the fixed side.
-
-    With a policy: the first one minus each other strategy. Without: each strategy minus random.
-    """
-    policies = list(summary["policies"])
-    rows = {}
-    for key, row in summary["paired"].items():
-        for name in summary["aulc"]:
-            if key == (f"{policies[0]}{SEPARATOR}{name}" if policies else f"{name}{SEPARATOR}{REFERENCE}"):
-                rows[name] = row
-    return rows
+SECONDS = tuple(f.name for f in fields(Seconds))
 
 
-def _pairs(names: list[str], policies: list[str]) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class StrategyFigures:
+    """The figures of one strategy on one data set: means over the seeds, and over the rounds after the first."""
+
+    aulc: MeanInterval
+    final_accuracy: MeanInterval
+    soft_aulc: MeanInterval
+    hard_third: MeanInterval  # accuracy on the hardest third of the test rows
+    balance: dict[str, float]  # modality -> accuracy of its own head
+    shapley: dict[str, float]  # modality -> contribution to accuracy
+    modality_gap: float
+    class_coverage: float
+    seconds: Seconds
+    peak_memory: float | None  # bytes
+
+    @property
+    def weakest_modality(self) -> float:
+        """The least accuracy among the modalities' heads."""
+        return min(self.balance.values())
+
+
+@dataclass(frozen=True)
+class Need:
+    """The labels that a strategy needs to reach the target, and the share of random's own need that it saves."""
+
+    labels: int | None  # None where the target is not reached
+    saved: float | None
+
+
+@dataclass(frozen=True)
+class LabelSaving:
+    """Who reaches random's final mean accuracy, and with how many labels."""
+
+    target: float
+    strategies: dict[str, Need]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The penalty matrix: row beats column; low column averages are good."""
+
+    strategies: list[str]
+    matrix: list[list[float]]
+    average: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The share of the starts on which a strategy's error is within each factor of the best one's."""
+
+    factors: list[float]
+    share: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a comparison found on one data set; accuracies, areas and their differences are fractions of 1."""
+
+    dataset: str
+    seeds: int
+    protocol: ProtocolConfig
+    strategies: dict[str, StrategyFigures]  # policies first, in the order of the tables
+    pairs: list[Pair]
+    all_labels_accuracy: MeanInterval | None  # of models trained on all labels
+    label_saving: LabelSaving | None  # None where random was not played
+    round_zero_accuracy: float
+    penalty: Penalty | None
+    facts: dict[str, Any]  # provenance, as `Played` has it
+
+    @property
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """The policies' cards; the first policy is the judged one."""
+        return self.facts["policies"]
+
+    @property
+    def judged(self) -> str | None:
+        """The policy that the others are compared with; None without one."""
+        return next(iter(self.policies), None)
+
+    @property
+    def labels_used(self) -> int | None:
+        """Distinct labels that the judged policy's training looked at; None without a policy."""
+        return None if self.judged is None else self.policies[self.judged]["labels_used"]
+
+    def pair(self, first: str, second: str) -> Pair | None:
+        """The comparison of these two in this order; None where they were not compared."""
+        return next((p for p in self.pairs if (p.first, p.second) == (first, second)), None)
+
+    def judged_pairs(self) -> dict[str, Pair]:
+        """The pairs that the main table shows, by the strategy that is not the fixed side.
+
+        With a policy: the first one minus each other strategy. Without: each strategy minus random.
+        """
+        if self.judged is None:
+            return {p.first: p for p in self.pairs if p.second == REFERENCE}
+        return {p.second: p for p in self.pairs if p.first == self.judged}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of summary.json for one data set."""
+        by = self.strategies.items()
+        keys = _glued([(p.first, p.second) for p in self.pairs])
+        return {
+            "dataset": self.dataset,
+            "seeds": self.seeds,
+            "budget": self.protocol.budget,
+            "aulc": {n: f.aulc.to_json() for n, f in by},
+            "paired": {keys[p.first, p.second]: p.to_json() for p in self.pairs},
+            "balance": {n: f.balance for n, f in by},
+            "weakest_modality": {n: f.weakest_modality for n, f in by},
+            "modality_gap": {n: f.modality_gap for n, f in by},
+            "shapley": {n: f.shapley for n, f in by},
+            "labels_used_to_train_policy": self.labels_used,
+            "final_accuracy": {n: f.final_accuracy.to_json() for n, f in by},
+            "all_labels_accuracy": self.all_labels_accuracy and self.all_labels_accuracy.to_json(),
+            "label_saving": self.label_saving and asdict(self.label_saving),
+            "soft_aulc": {n: f.soft_aulc.to_json() for n, f in by},
+            "hard_third": {n: f.hard_third.to_json() for n, f in by},
+            "class_coverage": {n: f.class_coverage for n, f in by},
+            "round_zero_accuracy": self.round_zero_accuracy,
+            "seconds_per_round": {n: asdict(f.seconds) for n, f in by},
+            "peak_memory": {n: f.peak_memory for n, f in by},
+            "penalty": self.penalty and asdict(self.penalty),
+            **self.facts,
+        }
+
+
+@dataclass(frozen=True)
+class Across:
+    """What holds over several data sets, for the strategies that were played on all of them."""
+
+    strategies: list[str]
+    penalty: Penalty | None
+    verdicts: dict[tuple[str, str], dict[str, int]]  # pair -> verdict -> number of data sets
+    mean_rank: dict[str, float]
+    profile: Profile | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The part "across" of summary.json."""
+        keys = _glued(list(self.verdicts))
+        return {
+            "strategies": self.strategies,
+            "penalty": self.penalty and asdict(self.penalty),
+            "verdicts": {keys[names]: counts for names, counts in self.verdicts.items()},
+            "mean_rank": self.mean_rank,
+            "profile": self.profile and asdict(self.profile),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a whole comparison found."""
+
+    datasets: dict[str, Summary]  # by unique name
+    across: Across | None  # None for one data set
+
+    @property
+    def penalty(self) -> Penalty | None:
+        """The penalties, summed over the data sets."""
+        return self.across.penalty if self.across else next(iter(self.datasets.values())).penalty
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of summary.json: of one data set its summary, of several all of them and what holds across."""
+        if self.across is None:
+            return next(iter(self.datasets.values())).to_json()
+        return {"datasets": {n: s.to_json() for n, s in self.datasets.items()}, "across": self.across.to_json()}
+
+
+def compared_pairs(names: Sequence[str], policies: Sequence[str]) -> list[tuple[str, str]]:
     """Who is compared with whom: each policy with each strategy, and the first policy with the others.
 
     Without a policy, each strategy with random.
@@ -99,91 +212,70 @@ def _pairs(names: list[str], policies: list[str]) -> list[tuple[str, str]]:
     if not policies:
         return [(name, REFERENCE) for name in names if name != REFERENCE] if REFERENCE in names else []
     strategies = [name for name in names if name not in policies]
-    pairs = [(policies[0], name) for name in strategies + policies[1:]]
+    pairs = [(policies[0], name) for name in [*strategies, *policies[1:]]]
     return pairs + [(policy, name) for policy in policies[1:] for name in strategies]
 
 
-def _by_modality(played: Played, values: np.ndarray) -> dict[str, float]:
-    return dict(zip(played.pool.modalities, values.tolist(), strict=True))
+def read_summary(file: Path) -> Comparison:
+    """The records that a summary.json was made of."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if "across" not in content:
+        return Comparison({content["dataset"]: _read_data_set(content)}, None)
+    datasets = {name: _read_data_set(known) for name, known in content["datasets"].items()}
+    across = content["across"]
+    pairs = dict.fromkeys((p.first, p.second) for s in datasets.values() for p in s.pairs)
+    return Comparison(
+        datasets,
+        Across(
+            across["strategies"],
+            _maybe(Penalty, across["penalty"]),
+            dict(zip(pairs, across["verdicts"].values(), strict=True)),
+            across["mean_rank"],
+            _maybe(Profile, across["profile"]),
+        ),
+    )
 
 
-def _labels_used(policies: Mapping[str, Mapping[str, Any]]) -> int | None:
-    """Distinct labels that the judged policy's training looked at; None without a policy."""
-    return next((card["labels_used"] for card in policies.values()), None)
+def _read_data_set(content: Mapping[str, Any]) -> Summary:
+    saving = content["label_saving"]
+    if saving is not None:
+        saving = LabelSaving(saving["target"], {n: Need(**need) for n, need in saving["strategies"].items()})
+    # Keys are not taken apart: a name may hold the separator. Who was compared follows from who took part.
+    pairs = zip(compared_pairs([*content["aulc"]], [*content["policies"]]), content["paired"].values(), strict=True)
+    summary = Summary(
+        dataset=content["dataset"],
+        seeds=content["seeds"],
+        protocol=ProtocolConfig(**content["protocol"]),
+        strategies={name: _read_strategy(content, name) for name in content["aulc"]},
+        pairs=[Pair(first=a, second=b, **row | {"ci95": _read_ends(row["ci95"])}) for (a, b), row in pairs],
+        all_labels_accuracy=_read_interval(content["all_labels_accuracy"]),
+        label_saving=saving,
+        round_zero_accuracy=content["round_zero_accuracy"],
+        penalty=_maybe(Penalty, content["penalty"]),
+        facts={},
+    )
+    own = replace(summary, facts={"policies": content["policies"]}).to_json()
+    return replace(summary, facts={k: v for k, v in content.items() if k not in own or k == "policies"})
 
 
-def _known(reduce: Any, values: np.ndarray) -> float | None:
-    """`reduce` of the values that are numbers; None where none is."""
-    return None if np.isnan(values).all() else float(reduce(values))
+def _read_strategy(content: Mapping[str, Any], name: str) -> StrategyFigures:
+    intervals = {k: _read_interval(content[k][name]) for k in ("aulc", "final_accuracy", "soft_aulc", "hard_third")}
+    others = {k: content[k][name] for k in ("balance", "shapley", "modality_gap", "class_coverage", "peak_memory")}
+    return StrategyFigures(**intervals, **others, seconds=Seconds(**content["seconds_per_round"][name]))
 
 
-def _all_labels(runs: Runs) -> dict[str, Any] | None:
-    """The reference line; it depends on the start alone, so every strategy's runs hold the same."""
-    known = runs.all_labels_accuracy[~np.isnan(runs.all_labels_accuracy)]
-    return statistics.mean_interval(known) if len(known) else None
+def _read_interval(row: Mapping[str, Any] | None) -> MeanInterval | None:
+    return None if row is None else MeanInterval(mean=row["mean"], ci95=_read_ends(row["ci95"]))
 
 
-def _label_saving(played: Played) -> dict[str, Any] | None:
-    """Labels to reach random's final mean accuracy, and the share of random's own need that is saved."""
-    if REFERENCE not in played.runs:
-        return None
-    labels = number_of_labels(played)
-    means = {name: r.accuracy.mean(0) for name, r in played.runs.items()}
-    target = float(means[REFERENCE][-1])
-    needed = {name: statistics.labels_to_reach(mean, labels, target) for name, mean in means.items()}
-    most = needed[REFERENCE]
-    saved = {name: None if n is None else 1 - n / most for name, n in needed.items()}
-    return {"target": target, "strategies": {n: {"labels": needed[n], "saved": saved[n]} for n in needed}}
+def _read_ends(ci95: list[float] | None) -> tuple[float, float] | None:
+    return None if ci95 is None else (ci95[0], ci95[1])
 
 
-def _penalty(per_dataset: Sequence[Mapping[str, Runs]]) -> dict[str, Any] | None:
-    """Penalty matrix, summed over data sets; the average of each column is over all K of its entries."""
-    names = _common(per_dataset)
-    matrices = [statistics.penalties([runs[name].accuracy for name in names]) for runs in per_dataset] if names else []
-    if len(names) < 2 or any(m is None for m in matrices):
-        return None
-    total = np.sum(matrices, axis=0)
-    return {
-        "strategies": names,
-        "matrix": total.tolist(),
-        "average": dict(zip(names, total.mean(0).tolist(), strict=True)),
-    }
+def _maybe(kind: type[T], content: Mapping[str, Any] | None) -> T | None:
+    return None if content is None else kind(**content)
 
 
-def _common(per_dataset: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Strategies that were played on every data set, in the first one's order."""
-    first, *others = per_dataset
-    return [name for name in first if all(name in other for other in others)]
-
-
-def _across(played: Sequence[Played], summaries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    names = _common([p.runs for p in played])
-    result: dict[str, Any] = {"strategies": names, "penalty": _penalty([p.runs for p in played])}
-    verdicts: dict[str, dict[str, int]] = {}
-    for summary in summaries.values():
-        for pair, row in summary["paired"].items():
-            counts = verdicts.setdefault(pair, {})
-            counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
-    result["verdicts"] = verdicts
-    if not names:
-        return result | {"mean_rank": {}, "profile": None}
-    areas = np.array([[s["aulc"][name]["mean"] for name in names] for s in summaries.values()])
-    return result | {
-        "mean_rank": dict(zip(names, statistics.mean_ranks(areas).tolist(), strict=True)),
-        "profile": _profile(played, names),
-    }
-
-
-def _profile(played: Sequence[Played], names: list[str]) -> dict[str, Any]:
-    """Performance profile over all starts; its error is 1 - AULC, and every data set weighs the same."""
-    errors = [1 - np.stack([statistics.aulc(p.runs[name].accuracy) for name in names], 1) for p in played]
-    weights = np.concatenate([np.full(len(e), 1 / (len(e) * len(errors))) for e in errors])
-    stacked = np.concatenate(errors).clip(0)
-    best = np.maximum(stacked.min(1, keepdims=True), 1e-12)
-    highest = max(1.02, float(np.quantile(stacked / best, 0.98)))
-    factors = np.linspace(1, min(highest, 4.0), _FACTORS)
-    share = statistics.performance_profile(stacked, factors, weights)
-    return {
-        "factors": factors.round(4).tolist(),
-        "share": {name: row.round(4).tolist() for name, row in zip(names, share, strict=True)},
-    }
+def _glued(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A key of summary.json for each pair, unique also where names hold the separator."""
+    return dict(zip(pairs, unique_names([SEPARATOR.join(pair) for pair in pairs]), strict=True))

@@ -1,1 +1,1 @@
-"""What policies are worth on data that they never saw: trainings without each data set, and a comparison on it."""
+"""What policies are worth on data that they never saw: the plan of trainings, the work, its result and its tables."""

@@ -14,9 +14,10 @@ import altair as alt
 import numpy as np
 
 from evaluation import statistics
-from evaluation.report.styles import Look
+from evaluation.report.styles import StrategyStyle
 from evaluation.runs import Played
-from evaluation.summary import REFERENCE, SECONDS, judged_pairs, modality_spread, number_of_labels
+from evaluation.summarise import modality_spread, number_of_labels
+from evaluation.summary import REFERENCE, SECONDS, Penalty, Profile, Summary
 
 FEW = 7  # up to so many strategies every one shows its interval
 
@@ -25,8 +26,8 @@ _COST_COLOURS = ("#0B4F8A", "#4F9BD9", "#A9CDEB")
 _HEIGHT = 320
 
 
-def theme(look: Mapping[str, Look], dark: bool) -> dict[str, Any]:
-    """Vega-Lite's config: colours in the order of the strategies, and quiet axes."""
+def theme(styles: Mapping[str, StrategyStyle], dark: bool) -> dict[str, Any]:
+    """The config for Vega-Lite: colours in the order of the strategies, and quiet axes."""
     text, grid = ("#E6E9EE", "#333A45") if dark else ("#1D232B", "#E3E7EC")
     axis = {"labelColor": text, "titleColor": text, "tickColor": grid, "domainColor": grid, "gridColor": grid}
     axis |= {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}
@@ -38,23 +39,23 @@ def theme(look: Mapping[str, Look], dark: bool) -> dict[str, Any]:
         "axis": axis,
         "legend": {"labelColor": text, "titleColor": text, "labelLimit": 160, "symbolSize": 200},
         "title": {"color": text, "subtitleColor": text, "fontSize": 13, "subtitleFontSize": 11, "anchor": "start"},
-        "range": {"category": [(x.dark if dark else x.light) for x in look.values()]},
+        "range": {"category": [(x.dark if dark else x.light) for x in styles.values()]},
         "rule": {"color": text},
         "text": {"color": text},
     }
 
 
 def curves(
-    played: Played, summary: Mapping[str, Any], look: Mapping[str, Look], static: bool = False
+    played: Played, summary: Summary, styles: Mapping[str, StrategyStyle], static: bool = False
 ) -> alt.LayerChart:
     """Test accuracy by number of labels: raw means with 95 % intervals, and the reference lines."""
     values = {name: r.accuracy for name, r in played.runs.items()}
-    chart = _lines(played, values, look, "test accuracy (%)", static)
+    chart = _lines(played, values, styles, "test accuracy (%)", static)
     references = []
-    if summary["label_saving"]:
-        references.append((f"{REFERENCE}, last round", summary["label_saving"]["target"], [2, 3]))
-    if summary["all_labels_accuracy"]:
-        references.append(("trained on all labels", summary["all_labels_accuracy"]["mean"], [9, 4]))
+    if summary.label_saving:
+        references.append((f"{REFERENCE}, last round", summary.label_saving.target, [2, 3]))
+    if summary.all_labels_accuracy:
+        references.append(("trained on all labels", summary.all_labels_accuracy.mean, [9, 4]))
     for text, level, dash in references:
         row = [{"y": _round(100 * level), "t": f"{text}: {100 * level:.1f} %"}]
         base = alt.Chart(alt.Data(values=row)).encode(y="y:Q", tooltip=alt.Tooltip("t:N", title="reference"))
@@ -65,8 +66,8 @@ def curves(
     return chart
 
 
-def balance(played: Played, look: Mapping[str, Look], static: bool = False) -> dict[str, alt.LayerChart]:
-    """Title -> chart by number of labels: weakest modality, gap, class coverage, each head, each Shapley value."""
+def balance(played: Played, styles: Mapping[str, StrategyStyle], static: bool = False) -> dict[str, alt.LayerChart]:
+    """Charts by number of labels, under their titles: weakest modality, gap, class coverage, heads, Shapley values."""
     runs, modalities = played.runs, played.pool.modalities
     spread = {name: modality_spread(r) for name, r in runs.items()}
     panels: dict[str, tuple[dict[str, np.ndarray], str]] = {
@@ -80,37 +81,35 @@ def balance(played: Played, look: Mapping[str, Look], static: bool = False) -> d
     for m, modality in enumerate(modalities):
         panels[f"Shapley value of {modality}"] = {n: r.shapley[:, :, m] for n, r in runs.items()}, "points of accuracy"
     return {
-        title: _lines(played, values, look, unit, static).properties(height=200)
+        title: _lines(played, values, styles, unit, static).properties(height=200)
         for title, (values, unit) in panels.items()
     }
 
 
-def differences(played: Played, summary: Mapping[str, Any], look: Mapping[str, Look]) -> alt.LayerChart | None:
+def differences(played: Played, summary: Summary, styles: Mapping[str, StrategyStyle]) -> alt.LayerChart | None:
     """Paired AULC differences: every seed, mean and 95 % interval; None without pairs."""
-    rows = judged_pairs(summary)
+    rows, judged = summary.judged_pairs(), summary.judged
     if not rows:
         return None
-    policies = list(summary["policies"])
     dots, means = [], []
     for name, row in rows.items():
-        first, second = (policies[0], name) if policies else (name, REFERENCE)
-        d = 100 * (statistics.aulc(played.runs[first].accuracy) - statistics.aulc(played.runs[second].accuracy))
+        first, second = played.runs[row.first], played.runs[row.second]
+        d = 100 * (statistics.aulc(first.accuracy) - statistics.aulc(second.accuracy))
         offsets = (np.arange(len(d)) * 0.618034) % 1 - 0.5  # spread evenly, the same every time
-        seeds = played.runs[first].seeds
         dots += [
             {"s": name, "x": _round(v), "o": round(float(o), 2), "n": int(n)}
-            for v, o, n in zip(d, offsets, seeds, strict=True)
+            for v, o, n in zip(d, offsets, first.seeds, strict=True)
         ]
-        low, high = row["ci95"] or (row["mean"], row["mean"])
-        p = row["verdict"] if row["p_holm"] is None else f"{row['p_holm']:.4f} ({row['verdict']})"
+        low, high = row.ci95 or (row.mean, row.mean)
+        p = row.verdict if row.p_holm is None else f"{row.p_holm:.4f} ({row.verdict})"
         ends = {"l": _round(100 * low), "h": _round(100 * high)}
-        shown = row["verdict"] in ("better", "worse")
-        means.append({"s": name, "x": _round(100 * row["mean"]), **ends, "p": p, "f": int(shown)})
-    what = f"{policies[0]} minus strategy" if policies else f"strategy minus {REFERENCE}"
+        shown = row.verdict in ("better", "worse")
+        means.append({"s": name, "x": _round(100 * row.mean), **ends, "p": p, "f": int(shown)})
+    what = f"strategy minus {REFERENCE}" if judged is None else f"{judged} minus strategy"
     y = alt.Y("s:N", title=None, sort=list(rows), axis=alt.Axis(grid=False, ticks=False, domain=False))
     title = f"AULC difference (points), {what}"
     x = alt.X("x:Q", title=title)
-    colour, faded = _colour(look), alt.condition(_PICKED, alt.value(1), alt.value(0.15))
+    colour, faded = _colour(styles), alt.condition(_PICKED, alt.value(1), alt.value(0.15))
     dot = alt.Chart(alt.Data(values=dots)).mark_circle(size=26).encode(
         x=x, y=y, color=colour,
         yOffset=alt.YOffset("o:Q", scale=alt.Scale(domain=[-0.8, 0.8])),
@@ -125,27 +124,27 @@ def differences(played: Played, summary: Mapping[str, Any], look: Mapping[str, L
     bar = mean.mark_rule(strokeWidth=2).encode(x=alt.X("l:Q", title=title), x2="h:Q", y=y, opacity=faded)
     point = mean.mark_point(size=95, strokeWidth=2.2, filled=False).encode(
         x=x, y=y, color=colour, opacity=faded, tooltip=tip,
-        fill=alt.Fill("s:N", scale=_scale(look), legend=None),
+        fill=alt.Fill("s:N", scale=_scale(styles), legend=None),
         fillOpacity=alt.condition("datum.f == 1", alt.value(1), alt.value(0)),
     )  # fmt: skip
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(strokeWidth=1).encode(x="x:Q")
     return alt.layer(zero, dot, bar, point).properties(height=30 * len(means)).add_params(_chosen())
 
 
-def cost(summary: Mapping[str, Any], look: Mapping[str, Look]) -> alt.LayerChart | None:
+def cost(summary: Summary, styles: Mapping[str, StrategyStyle]) -> alt.LayerChart | None:
     """Milliseconds per round for inference, scoring and picking; None where nothing was timed."""
     kinds = SECONDS[:3]
     rows = [
-        {"s": name, "k": kind, "i": i, "x": _round(1000 * seconds[kind])}
-        for name, seconds in summary["seconds_per_round"].items()
+        {"s": name, "k": kind, "i": i, "x": _round(1000 * seconds)}
+        for name, figures in summary.strategies.items()
         for i, kind in enumerate(kinds)
-        if seconds[kind] is not None
+        if (seconds := getattr(figures.seconds, kind)) is not None
     ]
     if not rows:
         return None
     bars = alt.Chart(alt.Data(values=rows)).mark_bar(height=14).encode(
         x=alt.X("x:Q", title="milliseconds per round and episode"),
-        y=alt.Y("s:N", title=None, sort=list(look), axis=alt.Axis(grid=False, ticks=False)),
+        y=alt.Y("s:N", title=None, sort=list(styles), axis=alt.Axis(grid=False, ticks=False)),
         color=alt.Color("k:N", title=None, scale=alt.Scale(domain=list(kinds), range=list(_COST_COLOURS)),
                         legend=alt.Legend(orient="top", symbolType="square")),
         order="i:Q",
@@ -153,18 +152,18 @@ def cost(summary: Mapping[str, Any], look: Mapping[str, Look]) -> alt.LayerChart
         tooltip=[alt.Tooltip("s:N", title="strategy"), alt.Tooltip("k:N", title="part"),
                  alt.Tooltip("x:Q", title="ms")],
     )  # fmt: skip
-    return alt.layer(bars).properties(height=24 * len(summary["seconds_per_round"])).add_params(_chosen())
+    return alt.layer(bars).properties(height=24 * len(summary.strategies)).add_params(_chosen())
 
 
-def penalty(figures: Mapping[str, Any]) -> alt.LayerChart:
+def penalty(figures: Penalty) -> alt.LayerChart:
     """The penalty matrix as a map: row beats column."""
-    names = figures["strategies"]
+    names = figures.strategies
     rows = [
         {"s": row, "c": column, "v": round(v, 3)}
-        for row, values in zip(names, figures["matrix"], strict=True)
+        for row, values in zip(names, figures.matrix, strict=True)
         for column, v in zip(names, values, strict=True)
     ]
-    rows += [{"s": "average", "c": name, "v": round(figures["average"][name], 3)} for name in names]
+    rows += [{"s": "average", "c": name, "v": round(figures.average[name], 3)} for name in names]
     highest = max(max(r["v"] for r in rows), 1e-3)
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("c:N", sort=names, title="is beaten", axis=alt.Axis(orient="top", labelAngle=-40, grid=False)),
@@ -185,15 +184,15 @@ def penalty(figures: Mapping[str, Any]) -> alt.LayerChart:
     return alt.layer(cells, text).properties(width=36 * len(names), height=26 * (len(names) + 1))
 
 
-def profile(figures: Mapping[str, Any], look: Mapping[str, Look], static: bool = False) -> alt.LayerChart:
+def profile(figures: Profile, styles: Mapping[str, StrategyStyle], static: bool = False) -> alt.LayerChart:
     """Performance profile: share of the starts on which a strategy's error is within a factor of the best."""
     rows = [
         {"s": name, "x": factor, "y": _round(100 * share)}
-        for name, values in figures["share"].items()
-        for factor, share in zip(figures["factors"], values, strict=True)
+        for name, values in figures.share.items()
+        for factor, share in zip(figures.factors, values, strict=True)
     ]
     title = "error (1 − AULC) at most so many times the best one's"
-    return _strategy_lines(rows, look, title, "share of the starts (%)", static, interpolate="step-after")
+    return _strategy_lines(rows, styles, title, "share of the starts (%)", static, interpolate="step-after")
 
 
 def _chosen() -> alt.Parameter:
@@ -204,12 +203,12 @@ def _round(value: float) -> float:
     return float(f"{value:.4g}") if abs(value) < 1 else round(float(value), 3)
 
 
-def _scale(look: Mapping[str, Look]) -> alt.Scale:
-    return alt.Scale(domain=list(look), range="category")
+def _scale(styles: Mapping[str, StrategyStyle]) -> alt.Scale:
+    return alt.Scale(domain=list(styles), range="category")
 
 
-def _colour(look: Mapping[str, Look], legend: Sequence[str] | None = None) -> alt.Color:
-    return alt.Color("s:N", scale=_scale(look), legend=_legend(legend))
+def _colour(styles: Mapping[str, StrategyStyle], legend: Sequence[str] | None = None) -> alt.Color:
+    return alt.Color("s:N", scale=_scale(styles), legend=_legend(legend))
 
 
 def _legend(names: Sequence[str] | None) -> alt.Legend | None:
@@ -220,40 +219,40 @@ def _legend(names: Sequence[str] | None) -> alt.Legend | None:
 
 
 def _lines(
-    played: Played, values: Mapping[str, np.ndarray], look: Mapping[str, Look], unit: str, static: bool
+    played: Played, values: Mapping[str, np.ndarray], styles: Mapping[str, StrategyStyle], unit: str, static: bool
 ) -> alt.LayerChart:
     """Lines by number of labels of values [S, T + 1]; with one row there is no interval."""
     labels = number_of_labels(played)
     rows = []
     for name, v in values.items():
-        shown = len(values) <= FEW or look[name].prominent
+        shown = len(values) <= FEW or styles[name].prominent
         for at, column in zip(labels.tolist(), 100 * np.asarray(v, np.float64).T, strict=True):
             row = {"s": name, "x": at, "y": _round(column.mean())}
             ends = statistics.interval(column)
             if ends is not None and (shown or not static):
                 row |= {"l": _round(ends[0]), "h": _round(ends[1]), "b": int(shown)}
             rows.append(row)
-    return _strategy_lines(rows, look, "labels", unit, static)
+    return _strategy_lines(rows, styles, "labels", unit, static)
 
 
 def _strategy_lines(
-    rows: list[dict[str, Any]], look: Mapping[str, Look], x_title: str, unit: str, static: bool, **mark: Any
+    rows: list[dict[str, Any]], styles: Mapping[str, StrategyStyle], x_title: str, unit: str, static: bool, **mark: Any
 ) -> alt.LayerChart:
-    names = list(look)
-    rows = sorted(rows, key=lambda row: look[row["s"]].width)  # what is drawn last lies on top
+    names = list(styles)
+    rows = sorted(rows, key=lambda row: styles[row["s"]].width)  # what is drawn last lies on top
     axis = alt.Axis(format="d", tickMinStep=1) if "interpolate" not in mark else alt.Axis(format=".3~f")
     x = alt.X("x:Q", title=x_title, scale=alt.Scale(nice=False, zero=False), axis=axis)
     last: dict[str, float] = {}
     for row in rows:
         last[row["s"]] = last.get(row["s"], 0.0) + row["y"]
     order = sorted(last, key=lambda name: -last[name]) if static else None
-    dashes = alt.Scale(domain=names, range=[list(v.dash) for v in look.values()])
-    widths = alt.Scale(domain=names, range=[v.width for v in look.values()])
+    dashes = alt.Scale(domain=names, range=[list(v.dash) for v in styles.values()])
+    widths = alt.Scale(domain=names, range=[v.width for v in styles.values()])
     calm = 0.9 if len(names) <= FEW else 0.45
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=_colour(look, order))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=_colour(styles, order))
     y = alt.Y("y:Q", title=unit, scale=alt.Scale(zero=False))
     for row in rows:
-        if look[row["s"]].prominent:
+        if styles[row["s"]].prominent:
             row["q"] = 1
     line = base.mark_line(opacity=1, **mark).encode(
         y=y,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,19 @@ import jinja2
 import vl_convert
 
 from evaluation.report import charts, tables
-from evaluation.report import findings as words
+from evaluation.report.findings import (
+    across_line,
+    cautions,
+    findings,
+    headline,
+    headline_pair,
+    protocol_line,
+    training_note,
+)
 from evaluation.report.gallery import has_gallery, make_gallery
-from evaluation.report.styles import Look, looks
+from evaluation.report.styles import StrategyStyle, assign_styles
 from evaluation.runs import Played
+from evaluation.summary import Across, Comparison, Summary
 
 PICTURE_BYTES = 6 << 20  # pictures of all galleries together
 
@@ -44,40 +53,60 @@ class _Data:
     """What the page's script reads."""
 
     specs: dict[str, Any] = field(default_factory=dict)  # id of the figure -> Vega-Lite
-    groups: dict[str, str] = field(default_factory=dict)  # id of the figure -> group
+    groups: dict[str, str] = field(default_factory=dict)  # id of the figure -> name of its group
     themes: dict[str, Any] = field(default_factory=dict)  # group -> {"light", "dark"}
     names: dict[str, list[str]] = field(default_factory=dict)  # group -> strategies, in the order of their buttons
     galleries: dict[str, Any] = field(default_factory=dict)  # group -> gallery
 
-    def group(self, name: str, look: Mapping[str, Look]) -> None:
-        """Charts that share strategies."""
-        self.themes[name] = {"light": charts.theme(look, dark=False), "dark": charts.theme(look, dark=True)}
-        self.themes[name]["light"]["background"] = "transparent"
-        self.names[name] = list(look)
+
+class _Group:
+    """Charts that share strategies, and the buttons that highlight these.
+
+    Args:
+        data: receives the charts.
+    """
+
+    def __init__(self, data: _Data, name: str, styles: Mapping[str, StrategyStyle]):
+        self.data, self.name = data, name
+        light = charts.theme(styles, dark=False) | {"background": "transparent"}
+        data.themes[name] = {"light": light, "dark": charts.theme(styles, dark=True)}
+        data.names[name] = list(styles)
 
     def figure(
-        self, group: str, chart: alt.TopLevelMixin, title: str, caption: str = "", height: int = 366, width: int = 0
+        self, chart: alt.TopLevelMixin, title: str, caption: str = "", height: int = 366, width: int = 0
     ) -> _Figure:
         """Add a chart that is as wide as its place."""
-        figure = _Figure(f"{group}-{len(self.specs)}", title, caption, height, width)
+        figure = _Figure(f"{self.name}-{len(self.data.specs)}", title, caption, height, width)
         spec = chart.properties(width="container").to_dict(validate=False)
         spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-        self.specs[figure.id] = {k: v for k, v in spec.items() if k != "config"}
-        self.groups[figure.id] = group
+        self.data.specs[figure.id] = {k: v for k, v in spec.items() if k != "config"}
+        self.data.groups[figure.id] = self.name
         return figure
 
 
-def render_page(played: Sequence[Played], summary: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class _DataSet:
+    """A data set that the page shows."""
+
+    id: str  # of its section, and the name of its charts' group
+    name: str
+    played: Played
+    summary: Summary
+    styles: Mapping[str, StrategyStyle]
+    picture_bytes: int  # that its gallery may take
+    brief: bool  # one of several: findings are counted only
+
+
+def render_page(played: Sequence[Played], comparison: Comparison) -> str:
     """The whole page as text.
 
     Args:
-        summary: of the whole report, as in summary.json.
+        comparison: of `played`.
     """
-    summaries = summary.get("datasets", {played[0].pool.name: summary})
-    data = _Data()
+    summaries, data = comparison.datasets, _Data()
     budget = PICTURE_BYTES // max(1, sum(has_gallery(p.pool) for p in played))
     sections = [
-        _section(f"d{i}", p, name, s, data, budget, len(summaries) > 1)
+        _section(_DataSet(f"d{i}", name, p, s, _styles(p.runs, s), budget, len(summaries) > 1), data)
         for i, (p, (name, s)) in enumerate(zip(played, summaries.items(), strict=True))
     ]
     script = (_FOLDER / "page.js").read_text("utf-8")
@@ -92,12 +121,16 @@ def render_page(played: Sequence[Played], summary: Mapping[str, Any]) -> str:
     return environment.get_template("page.html.j2").render(
         title=f"Comparison on {', '.join(summaries)}",
         sections=sections,
-        across=_across(summaries, summary["across"], data) if "across" in summary else None,
-        style=(_FOLDER / "page.css").read_text("utf-8"),
+        across=comparison.across and _across(summaries, comparison.across, data),
+        css=(_FOLDER / "page.css").read_text("utf-8"),
         scripts=[bundle, script],
         hashes=[_hash(bundle), _hash(script)],
         data=_embedded(data),
     )
+
+
+def _styles(names: Iterable[str], summary: Summary) -> dict[str, StrategyStyle]:
+    return assign_styles(list(names), list(summary.policies))
 
 
 @cache
@@ -106,96 +139,102 @@ def _bundle() -> str:
     return vl_convert.javascript_bundle(vl_version=_VEGA_LITE).replace("</script", "<\\/script")
 
 
-def _section(
-    group: str, p: Played, name: str, s: Mapping[str, Any], data: _Data, budget: int, brief: bool
-) -> dict[str, Any]:
-    look = looks(list(p.runs), list(s["policies"]))
-    data.group(group, look)
-    few = len(look) <= charts.FEW
-    bands = (
-        "every strategy" if few else "policies and random; point at another strategy, or press its name, to see its own"
-    )
-    differences = charts.differences(p, s, look)
-    cost = charts.cost(s, look)
-    rows = len(look)
-    gallery = make_gallery(p, budget) if has_gallery(p.pool) else None
+def _section(shown: _DataSet, data: _Data) -> dict[str, Any]:
+    """What the template needs to know of a data set."""
+    p, s = shown.played, shown.summary
+    group = _Group(data, shown.id, shown.styles)
+    gallery = make_gallery(p, shown.picture_bytes) if has_gallery(p.pool) else None
     if gallery:
-        data.galleries[group] = gallery
-    balance = [data.figure(group, c, title, height=255) for title, c in charts.balance(p, look).items()]
+        data.galleries[shown.id] = gallery
     return {
-        "id": group,
-        "name": name,
-        "headline": words.headline(s, name),
-        "verdict": _verdict(s),
-        "findings": words.findings(s, brief),
-        "cautions": words.cautions(s),
-        "training_note": words.training_note(s),
-        "notes": s["notes"],
-        "protocol": words.protocol_line(s),
-        "look": look,
-        "policies": list(s["policies"]),
+        "id": shown.id,
+        "name": shown.name,
+        "styles": shown.styles,
+        "policies": list(s.policies),
+        "gallery": gallery,
+        **_sentences(shown),
+        **_figures(shown, group),
         "overview": tables.overview(s),
         "further": tables.further_pairs(s),
-        "curves": data.figure(
-            group,
-            charts.curves(p, s, look),
+        "saving": tables.saving(s),
+        "balance_table": tables.balance(s),
+        "cost_table": tables.cost(s),
+        "training": tables.policies(s),
+        "facts": _flat({k: v for k, v in p.facts.items() if k not in _LISTED_ELSEWHERE}),
+        "pairing": s.facts["pairing"],
+        "cards": {n: _flat(card) for n, card in s.policies.items()},
+    }
+
+
+def _sentences(shown: _DataSet) -> dict[str, Any]:
+    s = shown.summary
+    return {
+        "headline": headline(s, shown.name),
+        "verdict": _verdict(s),
+        "findings": findings(s, shown.brief),
+        "cautions": cautions(s),
+        "training_note": training_note(s),
+        "notes": s.facts["notes"],
+        "protocol": protocol_line(s),
+    }
+
+
+def _figures(shown: _DataSet, group: _Group) -> dict[str, Any]:
+    p, s, styles = shown.played, shown.summary, shown.styles
+    bands = "policies and random; point at another strategy, or press its name, to see its own"
+    if len(styles) <= charts.FEW:
+        bands = "every strategy"
+    differences, cost = charts.differences(p, s, styles), charts.cost(s, styles)
+    return {
+        "balance": [group.figure(c, title, height=255) for title, c in charts.balance(p, styles).items()],
+        "curves": group.figure(
+            charts.curves(p, s, styles),
             "Learning curves",
             f"Raw means over the seeds; bands: 95 % intervals of {bands}.",
         ),
         "differences": differences
-        and data.figure(
-            group,
+        and group.figure(
             differences,
             "Paired differences",
             "Small dots: one seed each. Large dots: mean and 95 % interval, filled where significant after Holm's "
             "correction.",
-            30 * (rows - 1) + 46,
+            30 * (len(styles) - 1) + 46,
         ),
-        "saving": tables.saving(s),
-        "balance": balance,
-        "balance_table": tables.balance(s),
         "cost": cost
-        and data.figure(group, cost, "Time to select a batch", "Medians over rounds and seeds.", 24 * rows + 76),
-        "cost_table": tables.cost(s),
-        "training": tables.policies(s),
-        "gallery": gallery,
-        "facts": _flat({k: v for k, v in p.facts.items() if k not in _LISTED_ELSEWHERE}),
-        "pairing": s["pairing"],
-        "cards": {n: _flat(card) for n, card in s["policies"].items()},
+        and group.figure(cost, "Time to select a batch", "Medians over rounds and seeds.", 24 * len(styles) + 76),
     }
 
 
-def _verdict(summary: Mapping[str, Any]) -> str:
-    """Of the headline, as a class of the style sheet."""
-    pair = words.headline_pair(summary)
-    return "none" if pair is None else pair[1]["verdict"].split()[0]
+def _verdict(summary: Summary) -> str:
+    """The verdict of the headline as a class of the style sheet."""
+    pair = headline_pair(summary)
+    return "none" if pair is None else pair.verdict.split()[0]
 
 
-def _across(summaries: Mapping[str, Any], across: Mapping[str, Any], data: _Data) -> dict[str, Any]:
+def _across(summaries: Mapping[str, Summary], across: Across, data: _Data) -> dict[str, Any]:
+    """What the template needs to know of all data sets together."""
     first = next(iter(summaries.values()))
-    look = looks(across["strategies"], list(first["policies"]))
-    data.group("across", look)
-    penalty, profile = across["penalty"], across["profile"]
+    styles = _styles(across.strategies, first)
+    group = _Group(data, "across", styles)
+    penalty, profile = across.penalty, across.profile
     return {
-        "line": words.across_line(list(summaries.values())),
-        "look": look,
-        "policies": list(first["policies"]),
-        "many": len(look) > charts.FEW,
+        "line": across_line(list(summaries.values())),
+        "styles": styles,
+        "policies": list(first.policies),
+        "many": len(styles) > charts.FEW,
         "tables": [t for t in (tables.differences(summaries), tables.ranks(across)) if t],
         "penalty_table": penalty and tables.penalty(penalty, len(summaries)),
         "penalty": penalty
-        and data.figure(
-            "across",
+        and group.figure(
             charts.penalty(penalty),
             "Pairwise penalties",
             "Row beats column; the bottom row averages each column: lower is better.",
-            26 * len(look) + 140,
-            30 * len(look) + 140,
+            26 * len(styles) + 140,
+            30 * len(styles) + 140,
         ),
         "profile": profile
-        and data.figure(
-            "across",
-            charts.profile(profile, look),
+        and group.figure(
+            charts.profile(profile, styles),
             "Performance profile",
             "At 1: how often a strategy is the best. Further right: how often its error is within that factor of the "
             "best one's. Every start counts; data sets weigh the same (Dolan and Moré 2002).",
@@ -219,7 +258,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _hash(script: str) -> str:
-    """As the page's Content-Security-Policy names a script that may run."""
+    """The name by which the page's Content-Security-Policy lets a script run."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 

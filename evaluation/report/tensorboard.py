@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from envs.files import new_file
 from evaluation.runs import Played, Runs
-from evaluation.summary import modality_spread, number_of_labels
+from evaluation.summarise import modality_spread, number_of_labels
 
 
 def write_board(played: Played, strategy: str, folder: Path) -> None:

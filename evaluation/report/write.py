@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -14,17 +13,19 @@ import pyarrow.parquet as pq
 from envs.errors import ConfigError
 from envs.files import new_file
 from envs.names import unique_names
-from evaluation.report import pictures, tables
+from evaluation.report import pictures
 from evaluation.report.page import render_page
-from evaluation.report.tables import text_table
+from evaluation.report.rounds import flat_rounds, rounds_table
+from evaluation.report.tables import markdown, text_table
 from evaluation.report.tensorboard import write_board
 from evaluation.runs import Played
-from evaluation.summary import combine, summarise
+from evaluation.summarise import summarise_all
+from evaluation.summary import Comparison
 
 __all__ = ["text_table", "write_report"]
 
 
-def write_report(played: Sequence[Played], out: Path) -> dict[str, Any]:
+def write_report(played: Sequence[Played], out: Path) -> Comparison:
     """Write the report into `out`, each file whole or not at all; summary.json last.
 
     Args:
@@ -32,7 +33,7 @@ def write_report(played: Sequence[Played], out: Path) -> dict[str, Any]:
         out: an existing folder. Files of an earlier report are replaced, others are left alone.
 
     Returns:
-        the content of summary.json: of one data set as `summarise` gives it, of several as `combine` does.
+        what the comparison found; summary.json is made of it.
 
     Raises:
         ConfigError: where a file cannot be written.
@@ -44,27 +45,26 @@ def write_report(played: Sequence[Played], out: Path) -> dict[str, Any]:
         raise ConfigError(f"Cannot write the report: {place}: {error.strerror}; choose another folder.") from error
 
 
-def _write_all(played: Sequence[Played], out: Path) -> dict[str, Any]:
-    names = unique_names([p.pool.name for p in played])
-    summaries = {name: summarise(p) for name, p in zip(names, played, strict=True)}
-    summary = combine(played, summaries) if len(played) > 1 else summaries[names[0]]
-
-    rounds = tables.rounds_table(played, names)
+def _write_all(played: Sequence[Played], out: Path) -> Comparison:
+    comparison = summarise_all(played)
+    names = list(comparison.datasets)
+    rounds = rounds_table(played, names)
     with new_file(out / "rounds.parquet") as aside:
         pq.write_table(rounds, aside)
     with new_file(out / "rounds.csv") as aside:
-        pacsv.write_csv(tables.flat_rounds(rounds), aside)
-    _write_text(out / "table.md", tables.markdown(summary))
+        pacsv.write_csv(flat_rounds(rounds), aside)
+    _write_text(out / "table.md", markdown(comparison))
     files = file_names(names)
-    for name, content in pictures.draw(played, summaries, summary, files):
+    for name, content in pictures.draw(played, comparison, files):
         with new_file(out / "pictures" / name) as aside:
             aside.write_bytes(content)
     for name, p in zip(names, played, strict=True):
         for strategy, folder in file_names(list(p.runs)).items():
             write_board(p, strategy, out / "tensorboard" / files[name] / folder)
-    _write_text(out / "report.html", render_page(played, summary))
-    _write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return summary
+    _write_text(out / "report.html", render_page(played, comparison))
+    content = json.dumps(comparison.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    _write_text(out / "summary.json", content + "\n")
+    return comparison
 
 
 def file_names(names: Sequence[str]) -> Mapping[str, str]:

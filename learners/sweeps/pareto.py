@@ -11,6 +11,8 @@ import numpy as np
 from scipy import stats
 
 from learners.telemetry.curves import save_picture
+from runtime import markdown
+from runtime.palette import BLUE, VERMILION
 
 matplotlib.use("Agg")
 
@@ -35,16 +37,14 @@ def choose(values: np.ndarray) -> int:
 
 def table(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives: Sequence[str]) -> str:
     """Markdown: a row per trial; the front and the chosen one are marked."""
-    lines = [
-        f"| trial | {' | '.join((*names, *objectives))} | |",
-        "|---|" + "---:|" * (len(names) + len(objectives)) + "---|",
-    ]
+    rows = []
     for trial in sorted(trials, key=lambda t: -t["objectives"][objectives[0]]):
         settings = [_short(trial["settings"][name]) for name in names]
         values = [f"{100 * trial['objectives'][name]:.2f}" for name in objectives]
         mark = "chosen" if trial["chosen"] else "front" if trial["front"] else ""
-        lines.append(f"| {trial['trial']} | {' | '.join(settings + values)} | {mark} |")
-    return "\n".join(lines)
+        rows.append([trial["trial"], *settings, *values, mark])
+    titles = ["trial", *names, *objectives, ""]
+    return markdown.table(titles, rows, left=(0, len(titles) - 1))
 
 
 def effects(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives: Sequence[str]) -> str:
@@ -62,12 +62,11 @@ def effects(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objective
     scatter = np.sqrt(np.square(values - given @ slopes).sum(0) / free)
     spread = np.sqrt(np.diag(np.linalg.inv(given.T @ given)))[:, None] * scatter
     half = stats.t.ppf(0.975, free) * spread
-    lines = [f"| points per unit | {' | '.join(objectives)} |", "|---|" + "---:|" * len(objectives)]
+    rows = []
     for name, row, wide in zip(["at 0", *numeric], slopes, half, strict=True):
-        cells = [f"{v:+.2f} [{v - h:+.2f}, {v + h:+.2f}]" for v, h in zip(row, wide, strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines.append(f"| scatter of a trial about the fit | {' | '.join(f'{v:.2f}' for v in scatter)} |")
-    return "\n".join(lines)
+        rows.append([name, *(f"{v:+.2f} [{v - h:+.2f}, {v + h:+.2f}]" for v, h in zip(row, wide, strict=True))])
+    rows.append(["scatter of a trial about the fit", *(f"{v:.2f}" for v in scatter)])
+    return markdown.table(["points per unit", *objectives], rows)
 
 
 def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: Path, title: str) -> None:
@@ -82,13 +81,13 @@ def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: P
     points = sorted(zip(x, y, trials, strict=True), key=lambda point: point[:2])
     front = [point for point in points if point[2]["front"]]
     line = [a for a, _, _ in front], [b for _, b, _ in front]
-    axis.plot(*line, "o-", color="#0072B2", label="Pareto front" if second else "best")
+    axis.plot(*line, "o-", color=BLUE, label="Pareto front" if second else "best")
     chosen = next(point[:2] for point in front if point[2]["chosen"])
-    axis.scatter(*chosen, s=120, facecolors="none", edgecolors="#D55E00", linewidths=2, label="chosen", zorder=3)
+    axis.scatter(*chosen, s=120, facecolors="none", edgecolors=VERMILION, linewidths=2, label="chosen", zorder=3)
     for number, (a, b, trial) in enumerate(front, 1):  # their settings stand below: beside a point they would collide
         words = ", ".join(f"{name.split('.')[-1]} {_short(v)}" for name, v in trial["settings"].items())
         axis.plot([], [], " ", label=f"{number}: {words}")
-        axis.annotate(str(number), (a, b), textcoords="offset points", xytext=(-12, 4), fontsize=9, color="#0072B2")
+        axis.annotate(str(number), (a, b), textcoords="offset points", xytext=(-12, 4), fontsize=9, color=BLUE)
     axis.set(xlabel=f"{second}, points" if second else "trial", ylabel=f"{objectives[0]}, points", title=title)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=3 if len(front) == 1 else 1)
     axis.spines[["top", "right"]].set_visible(False)

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from policies.policy_file import PolicyCard
+from runtime import markdown
 
 # Environment figure -> TensorBoard tag; figures with a group of their own ("reward/...") keep their name.
 GROUPS = {
@@ -122,4 +123,4 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, float | st
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     cells = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(c).replace("|", r"\|") for c in row) + " |" for row in cells)
+    return "\n".join(markdown.row(str(c).replace("|", r"\|") for c in line) for line in cells)

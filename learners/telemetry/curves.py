@@ -11,9 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs.files import new_file
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_GREY = "#555555"
+from runtime.palette import GREY, OKABE_ITO
 
 
 def training_curve(history: Sequence[Mapping[str, Any]], title: str, played: str) -> Figure:
@@ -25,7 +23,7 @@ def training_curve(history: Sequence[Mapping[str, Any]], title: str, played: str
     """
     figure, axis = _figure()
     names = sorted({k for row in history for k in row if k.startswith("aulc_minus/")})
-    for name, colour in zip(names, COLOURS, strict=False):
+    for name, colour in zip(names, OKABE_ITO, strict=False):
         rows = [row for row in history if name in row]  # pools drawn from families have no baselines
         episodes, values = [row["episodes"] for row in rows], 100 * np.array([row[name] for row in rows])
         smooth = [values[max(0, i - 4) : i + 1].mean() for i in range(len(values))]
@@ -33,9 +31,9 @@ def training_curve(history: Sequence[Mapping[str, Any]], title: str, played: str
         axis.plot(episodes, smooth, color=colour, label=f"minus {name.removeprefix('aulc_minus/')}")
     if not names:
         episodes = [row["episodes"] for row in history]
-        axis.plot(episodes, [100 * row["aulc"] for row in history], color=COLOURS[0], label="AULC")
+        axis.plot(episodes, [100 * row["aulc"] for row in history], color=OKABE_ITO[0], label="AULC")
     else:
-        axis.axhline(0, color=_GREY, linewidth=0.8)
+        axis.axhline(0, color=GREY, linewidth=0.8)
     return _finish(figure, axis, "episodes", "AULC, points", title, played)
 
 
@@ -49,7 +47,7 @@ def label_curve(labels: Sequence[int], accuracy: Mapping[str, np.ndarray], title
     """
     figure, axis = _figure()
     for number, (name, values) in enumerate(accuracy.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = OKABE_ITO[number % len(OKABE_ITO)]
         axis.plot(labels, 100 * values.T, color=colour, alpha=0.18, linewidth=0.8)
         axis.plot(labels, 100 * values.mean(0), color=colour, label=name, linewidth=2.2 if number == 0 else 1.4)
     return _finish(figure, axis, "labels", "accuracy, %", title, played)
@@ -70,5 +68,5 @@ def _finish(figure: Figure, axis: Axes, x: str, y: str, title: str, played: str)
     axis.set(xlabel=x, ylabel=y, title=title.replace("$", r"\$"))  # a name is no formula
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(played, x=0.99, ha="right", fontsize=8, color=_GREY)
+    figure.supxlabel(played, x=0.99, ha="right", fontsize=8, color=GREY)
     return figure

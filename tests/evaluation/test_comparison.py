@@ -21,6 +21,7 @@ from evaluation.comparison import _enter_policies, compare
 from evaluation.playing import play
 from evaluation.provenance import origin_notes
 from evaluation.report.tables import text_table
+from evaluation.summary import Comparison
 from policies.policy_file import PolicyCard, save_policy
 from policies.selector import Selector, SelectorConfig
 from policies.strategies import STRATEGIES as REGISTERED
@@ -52,16 +53,19 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, str],
 
 
 @pytest.fixture(scope="module")
-def report(one_worker: None, policies: tuple, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, list]:
+def report(
+    one_worker: None, policies: tuple, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, Path, list]:
     """One comparison for most tests: two policies, three strategies, three seeds."""
     out, lines = tmp_path_factory.mktemp("out") / "deep" / "folder", []
     return compare(config(policies=policies), out, lines.append), out, lines
 
 
 def test_summary_has_the_promised_shape(report: tuple) -> None:
-    summary, out, _ = report
+    comparison, out, _ = report
     names = ["learned", "other", *STRATEGIES]
-    assert summary == json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary == comparison.to_json()
     assert (summary["dataset"], summary["seeds"], summary["budget"]) == ("synthetic", 3, 16)
     assert summary["labels_used_to_train_policy"] == 123
     for key in ("aulc", "balance", "weakest_modality", "final_accuracy", "hard_third"):
@@ -85,7 +89,7 @@ def test_summary_has_the_promised_shape(report: tuple) -> None:
 
 
 def test_rounds_hold_every_model_and_every_pick(report: tuple) -> None:
-    summary, out, _ = report
+    comparison, out, _ = report
     rows = pq.read_table(out / "rounds.parquet").to_pylist()
     pool = open_dataset(DATASET)
     allowed = set(pool.ids[partition(pool).evaluation])
@@ -101,21 +105,21 @@ def test_rounds_hold_every_model_and_every_pick(report: tuple) -> None:
         assert row["class_coverage"] == pytest.approx(len(classes) / 4)
         for kind in ("inference", "scoring", "picking", "train"):
             assert (row[f"seconds_{kind}"] is None) == (row["round"] == 0)
-    for name in summary["aulc"]:
+    for name, figures in comparison.datasets["synthetic"].strategies.items():
         mine = [r["accuracy"] for r in rows if r["strategy"] == name and r["round"] > 0]
-        assert summary["aulc"][name]["mean"] == pytest.approx(np.mean(mine))
+        assert figures.aulc.mean == pytest.approx(np.mean(mine))
     for seed in {r["seed"] for r in rows}:  # round 0 is shared
         first = [r for r in rows if r["seed"] == seed and r["round"] == 0]
         assert len({(r["accuracy"], r["soft_accuracy"], tuple(r["sample_ids"])) for r in first}) == 1
 
 
 def test_messages_and_tables(report: tuple) -> None:
-    summary, out, lines = report
+    comparison, out, lines = report
     assert any("'learned' was trained on 'synthetic'" in line and "evaluation half" in line for line in lines)
     assert any("5/5 chunks" in line for line in lines)
-    text = text_table(summary)
+    text = text_table(comparison)
     assert max(map(len, text.splitlines())) <= 100
-    assert all(name in text for name in summary["aulc"])
+    assert all(name in text for name in comparison.datasets["synthetic"].strategies)
     assert "too few for any test" in text
     markdown = (out / "table.md").read_text()
     assert "| badge |" in markdown
@@ -126,7 +130,7 @@ def test_messages_and_tables(report: tuple) -> None:
 def test_twice_the_same(report: tuple, policies: tuple, tmp_path: Path) -> None:
     first, out, _ = report
     again = compare(config(policies=policies), tmp_path, quiet)
-    assert without_times(again) == without_times(first)
+    assert without_times(again.to_json()) == without_times(first.to_json())
     assert rounds(tmp_path).equals(rounds(out))
     assert files(tmp_path) == files(out)
 
@@ -142,19 +146,21 @@ def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, t
 
 @pytest.mark.usefixtures("tables_only")
 def test_one_seed_without_a_policy(one_worker: None, tmp_path: Path) -> None:
-    summary = compare(config(seeds=1), tmp_path, quiet)
-    assert summary["aulc"]["random"]["ci95"] is None
-    assert set(summary["paired"]) == {"margin_vs_random", "badge_vs_random"}
-    assert summary["paired"]["badge_vs_random"]["ci95"] is None
-    assert summary["labels_used_to_train_policy"] is None
-    assert "inconclusive" in text_table(summary)
+    comparison = compare(config(seeds=1), tmp_path, quiet)
+    summary = comparison.datasets["synthetic"]
+    assert summary.strategies["random"].aulc.ci95 is None
+    assert [(p.first, p.second) for p in summary.pairs] == [("margin", "random"), ("badge", "random")]
+    assert summary.pair("badge", "random").ci95 is None
+    assert summary.labels_used is None
+    assert "inconclusive" in text_table(comparison)
 
 
 @pytest.mark.usefixtures("tables_only")
 def test_missing_modalities(one_worker: None, tmp_path: Path) -> None:
-    summary = compare(config(datasets=(DATASET + ",missing=0.2",), seeds=1, strategies=("random",)), tmp_path, quiet)
-    assert summary["paired"] == {}
-    assert all(0 <= v <= 1 for v in summary["balance"]["random"].values())
+    missing = config(datasets=(DATASET + ",missing=0.2",), seeds=1, strategies=("random",))
+    (summary,) = compare(missing, tmp_path, quiet).datasets.values()
+    assert summary.pairs == []
+    assert all(0 <= v <= 1 for v in summary.strategies["random"].balance.values())
 
 
 @pytest.mark.parametrize(
@@ -232,10 +238,10 @@ def test_what_is_missing_is_computed_and_the_rest_is_read(one_worker: None, tmp_
 
     def run(datasets: tuple[str, ...], seeds: int, strategies: tuple[str, ...], out: Path = tmp_path / "out") -> str:
         lines.clear()
-        summaries.append(compare(config(datasets=datasets, seeds=seeds, strategies=strategies), out, lines.append))
+        compare(config(datasets=datasets, seeds=seeds, strategies=strategies), out, lines.append)
         return count_already_there(lines)[0]
 
-    lines, summaries = [], []
+    lines: list[str] = []
     assert run((DATASET,), 12, ("random",)) == "2/2 chunks"
     assert run((DATASET,), 20, ("random",)) == "2/2 chunks (1 already there)"  # the second chunk was not full
     assert run((DATASET,), 20, ("random", "badge")) == "4/4 chunks (2 already there)"

@@ -51,9 +51,9 @@ def test_a_killed_worker_is_replaced(one_worker: None, register: Callable, tmp_p
         return random(round_, batch_size)
 
     register("dies_once", dies_once)
-    summary = compare(config(strategies=("random", "dies_once")), tmp_path / "out", quiet)
+    (summary,) = compare(config(strategies=("random", "dies_once")), tmp_path / "out", quiet).datasets.values()
     assert mark.exists()
-    assert summary["aulc"]["dies_once"] == summary["aulc"]["random"]
+    assert summary.strategies["dies_once"].aulc == summary.strategies["random"].aulc
 
 
 def test_a_refusal_comes_first_and_names_every_data_set(one_worker: None, register: Callable, tmp_path: Path) -> None:
@@ -119,5 +119,5 @@ def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path
     assert all(p.stat().st_mtime_ns == before for p, before in there.items())
     uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)
     resumed = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert without_times(resumed) | {"workers": 2} == without_times(uninterrupted)
+    assert without_times(resumed) | {"workers": 2} == without_times(uninterrupted.to_json())
     assert rounds(tmp_path / "out").equals(rounds(tmp_path / "whole"))

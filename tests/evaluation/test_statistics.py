@@ -97,9 +97,9 @@ def test_interval_contains_the_mean(values: np.ndarray) -> None:
 def test_interval_is_students() -> None:
     values = np.array([0.7, 0.8, 0.75, 0.9])
     expected = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
-    assert interval(values) == pytest.approx(list(expected))
+    assert interval(values) == pytest.approx(expected)
     assert interval(np.array([0.5])) is None
-    assert interval(np.full(4, 0.1)) == [pytest.approx(0.1)] * 2
+    assert interval(np.full(4, 0.1)) == pytest.approx((0.1, 0.1))
 
 
 @given(p_values)
@@ -126,16 +126,20 @@ def test_area_of_a_constant_curve(level: float, before: float, rounds: int) -> N
 def test_verdicts() -> None:
     rng = np.random.default_rng(1)
     noise = rng.normal(0, 0.01, 12)
-    result = compare_pairs({"up": noise + 0.05, "down": noise - 0.05, "none": noise - noise.mean()})
-    assert [result[k]["verdict"] for k in result] == ["better", "worse", "no difference shown"]
-    assert all(set(r) == {"mean", "ci95", "p", "p_holm", "verdict"} for r in result.values())
+    pairs = compare_pairs({("up", "x"): noise + 0.05, ("x", "down"): noise - 0.05, ("a", "b"): noise - noise.mean()})
+    assert [(p.first, p.second) for p in pairs] == [("up", "x"), ("x", "down"), ("a", "b")]
+    assert [p.verdict for p in pairs] == ["better", "worse", "no difference shown"]
+    assert [p.p_holm for p in pairs] == holm([p.p for p in pairs])
+    assert list(pairs[0].to_json()) == ["mean", "ci95", "p", "p_holm", "verdict"]
 
 
 def test_too_few_seeds_are_inconclusive() -> None:
-    row = compare_pairs({"a": np.full(LEAST_SEEDS - 1, 0.1)})["a"]
-    assert (row["p"], row["p_holm"], row["verdict"]) == (None, None, "inconclusive")
-    assert compare_pairs({"a": np.full(LEAST_SEEDS, 0.1)})["a"]["verdict"] == "better"
-    assert compare_pairs({"a": np.array([0.1])})["a"]["ci95"] is None
+    (few,) = compare_pairs({("a", "b"): np.full(LEAST_SEEDS - 1, 0.1)})
+    assert (few.p, few.p_holm, few.verdict) == (None, None, "inconclusive")
+    (enough,) = compare_pairs({("a", "b"): np.full(LEAST_SEEDS, 0.1)})
+    assert enough.verdict == "better"
+    (one,) = compare_pairs({("a", "b"): np.array([0.1])})
+    assert one.ci95 is None and one.to_json()["ci95"] is None
 
 
 def test_the_first_round_that_reaches_the_target_counts() -> None:

@@ -68,10 +68,11 @@ def make_played(
     policies: Sequence[str] = (),
     seeds: int = 8,
     protocol: ProtocolConfig = PROTOCOL,
+    facts: dict[str, Any] | None = None,
 ) -> Played:
-    """One data set; `gains` names the strategies."""
+    """One data set; `gains` names the strategies, `facts` replaces some of the invented ones."""
     card = {"labels_used": 123, "episodes": 960, "seed": 0, "preset": "default", "trained_on": [{"name": "else"}]}
-    facts = {
+    invented = {
         "protocol": asdict(protocol),
         "policies": {name: card for name in policies},
         "notes": ["A note."],
@@ -83,4 +84,4 @@ def make_played(
         "seconds_total": 12.5,
     }
     runs = {name: make_runs(pool, gain, seeds, protocol, i) for i, (name, gain) in enumerate(gains.items())}
-    return Played(pool, protocol, runs, facts)
+    return Played(pool, protocol, runs, invented | (facts or {}))

@@ -21,13 +21,11 @@ from hypothesis import strategies as st
 from envs.errors import ConfigError
 from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
-from evaluation.leave_one_out.run import (
-    LeaveOneOutConfig,
-    leave_one_out,
-    name_sources,
-    plan_trainings,
-)
+from evaluation.leave_one_out.plan import LeaveOneOutConfig, name_sources, plan_trainings
+from evaluation.leave_one_out.result import LeaveOneOut
+from evaluation.leave_one_out.run import leave_one_out
 from evaluation.leave_one_out.table import markdown, text
+from evaluation.summary import read_summary
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from policies.policy_file import load_policy
 from run import main
@@ -75,13 +73,13 @@ def cheap() -> Iterator[None]:
     with local_ray(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluation.report.write.pictures.draw", lambda *_: ())
         patch.setattr("evaluation.report.write.render_page", lambda *_: "")
-        for name in ("training.save_picture", "training.write_exported", "telemetry.Board.picture"):
+        for name in ("training.save_picture", "training.write_exported", "telemetry.board.Board.picture"):
             patch.setattr(f"learners.{name}", quiet)
         yield
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, list[str]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[LeaveOneOut, Path, list[str]]:
     """A run without splits."""
     out, lines = tmp_path_factory.mktemp("leave_one_out") / "out", []
     return leave_one_out(config(), out, lines.append), out, lines
@@ -175,22 +173,22 @@ def check_policies(out: Path) -> None:
 def test_a_whole_run(whole):
     result, out, lines = whole
     check_policies(out)
-    assert result == json.loads((out / "leave_one_out.json").read_text())
+    assert result.to_json() == json.loads((out / "leave_one_out.json").read_text())
     assert markdown(result) == (out / "leave_one_out.md").read_text()
     names = ["synthetic-pool", "synthetic-pool-2", "family-samples-classes-noise"]
-    assert list(result["targets"]) == names
+    assert list(result.targets) == names
     assert "leave-one-out: training 6 of 6, without-family-samples-classes-noise-seed1" in "\n".join(lines)
-    summary = json.loads((out / "comparison" / "summary.json").read_text())["datasets"]
+    summaries = read_summary(out / "comparison" / "summary.json").datasets
     for name in names:
-        row, compared = result["targets"][name], summary[name]
-        assert row["learned_minus"]["badge"]["mean"] == compared["paired"]["learned_vs_badge"]["mean"]
-        assert row["policies_averaged"] == [f"without-{name}-seed0", f"without-{name}-seed1"]
-        assert compared["policies"]["learned"]["path"] == str(out / "policies" / name)
-        assert all("never saw" not in note and "another version" not in note for note in compared["notes"])
-    assert result["targets"][names[0]]["drawn_from"] is None
-    family = result["targets"][names[2]]
-    assert family["drawn_from"] == FAMILY and family["evaluated_on"] == summary[names[2]]["dataset_given"]
-    assert f"is judged on one pool of {FAMILY}: {family['evaluated_on']}" in markdown(result)
+        target, compared = result.targets[name], summaries[name]
+        assert target.learned_minus["badge"].mean == compared.pair("learned", "badge").mean
+        assert target.origin.policies_averaged == [f"without-{name}-seed0", f"without-{name}-seed1"]
+        assert compared.policies["learned"]["path"] == str(out / "policies" / name)
+        assert all("never saw" not in note and "another version" not in note for note in compared.facts["notes"])
+    assert result.targets[names[0]].origin.drawn_from is None
+    family = result.targets[names[2]].origin
+    assert family.drawn_from == FAMILY and family.evaluated_on == summaries[names[2]].facts["dataset_given"]
+    assert f"is judged on one pool of {FAMILY}: {family.evaluated_on}" in markdown(result)
 
 
 def test_again_nothing_is_done_again_and_strategies_may_grow(whole):
@@ -201,9 +199,9 @@ def test_again_nothing_is_done_again_and_strategies_may_grow(whole):
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert sum("already there" in line and "training" in line for line in lines) == 6
     assert any("12/12 chunks (9 already there)" in line for line in lines)
-    for name, row in result["targets"].items():
-        assert again["targets"][name]["learned_minus"]["badge"] == row["learned_minus"]["badge"]
-        assert "margin" in again["targets"][name]["learned_minus"]
+    for name, target in result.targets.items():
+        assert again.targets[name].learned_minus["badge"] == target.learned_minus["badge"]
+        assert "margin" in again.targets[name].learned_minus
 
 
 def wait_for(checkpoint: Path, alive: Callable[[], bool] = lambda: True) -> None:
@@ -249,7 +247,7 @@ def test_splits_interrupted_twice_equal_uninterrupted(tmp_path, capsys):
     check_policies(out)
     uninterrupted = leave_one_out(settings, tmp_path / "whole", quiet)
     assert resumed == uninterrupted
-    assert uninterrupted["splits"] == 2 and "a random half of the sources" in text(uninterrupted)
+    assert uninterrupted.splits == 2 and "a random half of the sources" in text(uninterrupted)
 
 
 def test_time_before_an_interruption_counts(tmp_path):

@@ -15,9 +15,8 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from envs.names import unique_names
 from evaluation.report.page import render_page
-from evaluation.summary import combine, summarise
+from evaluation.summarise import summarise_all
 from tests.support.fabricated import make_played, make_pool
 
 EVIL = "<img src=x onerror=document.title='broken'><script>"
@@ -53,9 +52,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     gains = {EVIL: 0.1, "random": 0.0} | {f"strategy_{i}": 0.01 * i for i in range(8)}
     played = [make_played(pool, gains, (EVIL,)), make_played(make_pool("toy", ("a" * 60, "b")), gains, (EVIL,))]
-    names = unique_names([p.pool.name for p in played])
-    summary = combine(played, {name: summarise(p) for name, p in zip(names, played, strict=True)})
-    (folder / "report.html").write_text(render_page(played, summary), "utf-8")
+    (folder / "report.html").write_text(render_page(played, summarise_all(played)), "utf-8")
     return folder / "report.html"
 
 

@@ -15,14 +15,15 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from envs.errors import ConfigError
-from envs.names import unique_names
-from evaluation.report import findings as words
 from evaluation.report import tables
+from evaluation.report.findings import cautions, findings, headline, training_note
+from evaluation.report.formats import WIDTH
 from evaluation.report.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, make_gallery
 from evaluation.report.tables import text_table
 from evaluation.report.write import file_names, write_report
 from evaluation.runs import Played
-from evaluation.summary import combine, judged_pairs, summarise
+from evaluation.summarise import summarise, summarise_all
+from evaluation.summary import Comparison, Seconds, Summary
 from tests.support.fabricated import PROTOCOL, make_played, make_pool
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
@@ -36,14 +37,14 @@ def played(**changes) -> Played:
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Played, dict, Path]:
+def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Played, Comparison, Path]:
     """The report on one data set."""
     out, p = tmp_path_factory.mktemp("single"), played()
     return p, write_report([p], out), out
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Played], dict, Path]:
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Played], Comparison, Path]:
     """The report on three data sets, two of one name, with other modalities."""
     out = tmp_path_factory.mktemp("several")
     gains = {"random": 0.0, "margin": 0.05, "badge": 0.04}
@@ -53,7 +54,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Played], dic
 
 
 def test_one_data_set_leaves_these_files(single: tuple) -> None:
-    p, summary, out = single
+    p, comparison, out = single
     files = {str(f.relative_to(out)) for f in out.rglob("*") if f.is_file() and "tfevents" not in f.name}
     pictures = {
         f"pictures/{n}.{kind}"
@@ -63,44 +64,10 @@ def test_one_data_set_leaves_these_files(single: tuple) -> None:
     tables_ = {"report.html", "summary.json", "table.md", "rounds.parquet", "rounds.csv"}
     assert files == tables_ | pictures
     assert {f.name for f in (out / "tensorboard" / "toy").iterdir()} == set(p.runs)
-    assert summary == json.loads((out / "summary.json").read_text())
+    assert comparison.to_json() == json.loads((out / "summary.json").read_text())
     for name in pictures:
         start = (out / name).read_bytes()[:8]
         assert start == PNG[:8] if name.endswith("png") else start.startswith(b"<svg")
-
-
-def test_summary_of_one_data_set(single: tuple) -> None:
-    p, summary, _ = single
-    assert (summary["dataset"], summary["seeds"], summary["budget"]) == ("toy", 12, 30)
-    assert summary["labels_used_to_train_policy"] == 123
-    pairs = {f"{a}_vs_{b}" for a in ("learned", "other") for b in ("random", "margin", "worse")} | {"learned_vs_other"}
-    assert set(summary["paired"]) == pairs
-    r = p.runs["margin"]
-    assert summary["aulc"]["margin"]["mean"] == pytest.approx(r.accuracy[:, 1:].mean())
-    assert summary["modality_gap"]["margin"] == pytest.approx(0.05)
-    assert summary["shapley"]["margin"]["text"] == pytest.approx(r.shapley[:, 1:, 1].mean())
-    assert summary["all_labels_accuracy"]["mean"] == pytest.approx(0.85)
-    assert summary["peak_memory"] == dict.fromkeys(p.runs, 2.5e6) | {"learned": None}
-    seconds = summary["seconds_per_round"]["margin"]
-    assert list(seconds) == ["inference", "scoring", "picking", "train"]
-    assert seconds["picking"] == pytest.approx(np.median(r.seconds_picking[:, 1:]))
-    assert summary["penalty"]["strategies"] == list(p.runs)
-
-
-def test_label_saving_states_what_is_not_reached(single: tuple) -> None:
-    p, summary, _ = single
-    saving = summary["label_saving"]
-    means = {n: r.accuracy.mean(0) for n, r in p.runs.items()}
-    assert saving["target"] == pytest.approx(means["random"][-1])
-    first = int((means["learned"] >= saving["target"]).argmax())
-    assert saving["strategies"]["learned"] == {
-        "labels": 10 + 5 * first,
-        "saved": pytest.approx(1 - (10 + 5 * first) / 30),
-    }
-    assert saving["strategies"]["random"] == {"labels": 30, "saved": 0}
-    assert saving["strategies"]["worse"] == {"labels": None, "saved": None}
-    assert ["worse", "not reached", "–"] in tables.saving(summary).rows
-    assert "> 30" in text_table(summary)
 
 
 def test_rounds_of_several_data_sets(several: tuple) -> None:
@@ -125,21 +92,11 @@ def test_rounds_of_several_data_sets(several: tuple) -> None:
     assert flat["accuracy"].to_pylist() == pytest.approx(table["accuracy"].to_pylist())
 
 
-def test_summary_across_data_sets(several: tuple) -> None:
-    _, summary, out = several
-    assert list(summary) == ["datasets", "across"]
-    assert list(summary["datasets"]) == ["toy", "toy-2", "Other/set"]
-    across = summary["across"]
-    assert across["mean_rank"] == {"random": 3.0, "margin": 1.0, "badge": 2.0}
-    single_matrices = [np.array(s["penalty"]["matrix"]) for s in summary["datasets"].values()]
-    assert np.array(across["penalty"]["matrix"]) == pytest.approx(sum(single_matrices))
-    assert across["penalty"]["average"]["random"] == pytest.approx(np.mean(across["penalty"]["matrix"], 0)[0])
-    assert across["verdicts"]["margin_vs_random"] == {"better": 3}
-    assert all(row[-1] <= 1 for row in across["profile"]["share"].values())
-    assert sum(row[0] for row in across["profile"]["share"].values()) == pytest.approx(1, abs=1e-3)
+def test_what_holds_across_data_sets_is_written(several: tuple) -> None:
+    _, comparison, out = several
     assert {f.name for f in (out / "pictures").iterdir()} >= {"toy-2_curves.svg", "other_set_curves.svg", "penalty.png"}
     assert {f.name for f in (out / "tensorboard").iterdir()} == {"toy", "toy-2", "other_set"}
-    text = text_table(summary)
+    text = text_table(comparison)
     assert "Across data sets" in text and "mean rank" in text
     assert "Significantly above random: margin, badge on 3 of 3 data sets." in text.replace("\n", " ")
     markdown = (out / "table.md").read_text()
@@ -147,69 +104,67 @@ def test_summary_across_data_sets(several: tuple) -> None:
     assert "**Mean rank**" in markdown
 
 
-def test_strategies_that_not_every_data_set_has() -> None:
-    first = make_played(make_pool(), {"random": 0.0, "margin": 0.05})
-    second = make_played(make_pool("b"), {"badge": 0.1, "margin": 0.05})
-    summary = combined([first, second])
-    assert summary["across"]["strategies"] == ["margin"]
-    assert summary["across"]["penalty"] is None
-    assert "badge" in text_table(summary)
-
-
-def combined(all_played: list[Played]) -> dict:
-    names = unique_names([p.pool.name for p in all_played])
-    return combine(all_played, {n: summarise(p) for n, p in zip(names, all_played, strict=True)})
+def test_labels_that_are_not_reached_are_said_so(single: tuple) -> None:
+    _, comparison, _ = single
+    assert ["worse", "not reached", "–"] in tables.saving(comparison.datasets["toy"]).rows
+    assert "> 30" in text_table(comparison)
 
 
 @pytest.mark.parametrize("seeds", [1, 5, 8, 20])
 def test_terminal_table_is_narrow_and_warns(seeds: int) -> None:
     gains = {"a policy with a very long name indeed, longer than any table": 0.1, "random": 0.0, "x" * 80: -0.3}
     p = make_played(make_pool("d" * 120), gains, (next(iter(gains)),), seeds=seeds)
-    text = text_table(summarise(p))
-    assert max(map(len, text.splitlines())) <= words.WIDTH
+    text = text_table(summarise_all([p]))
+    assert max(map(len, text.splitlines())) <= WIDTH
     assert ("too few for any test" in text) == (seeds < 6)
     assert ("not yet a claim" in text) == (6 <= seeds < 20)
     assert "looked at 123 labels" in text
 
 
+def with_card(**card) -> Summary:
+    """A summary whose judged policy has this card."""
+    return summarise(played(policies=("learned",), facts={"policies": {"learned": card}}))
+
+
 def test_labels_of_generated_pools_are_told_apart() -> None:
     sources = [{"fingerprint": "ab", "labels": 600}, {"fingerprint": "", "labels": 2400}, {"fingerprint": "cd"}]
-    summary = {"labels_used_to_train_policy": 3000, "policies": {"mine": {"trained_on": sources}}}
-    assert words.training_note(summary) == "Training 'mine' looked at 600 labels, and at 2,400 of generated pools."
-    summary["policies"]["mine"]["trained_on"] = sources[:1]
-    assert words.training_note(summary | {"labels_used_to_train_policy": 600}).endswith("looked at 600 labels.")
-    assert words.training_note({"labels_used_to_train_policy": None, "policies": {}}) == ""
+    note = training_note(with_card(labels_used=3000, trained_on=sources))
+    assert note == "Training 'learned' looked at 600 labels, and at 2,400 of generated pools."
+    assert training_note(with_card(labels_used=600, trained_on=sources[:1])).endswith("looked at 600 labels.")
+    assert training_note(summarise(played(policies=()))) == ""
 
 
 def test_headline_says_what_the_test_says() -> None:
     summary = summarise(played())
-    assert judged_pairs(summary).keys() == {"other", "random", "margin", "worse"}
-    sentence = words.headline(summary, "toy")
+    assert summary.judged_pairs().keys() == {"other", "random", "margin", "worse"}
+    sentence = headline(summary, "toy")
     assert sentence.startswith("On toy, learned is above other, the strongest of the others, by +")
-    summary["paired"]["learned_vs_other"] |= {"mean": -0.01, "ci95": [-0.02, 0.001], "verdict": "no difference shown"}
-    assert "learned is below other" in words.headline(summary, "toy")
-    assert "no difference is shown" in words.headline(summary, "toy")
-    assert "learned is significantly above random" in words.findings(summary)[0]
-    assert words.findings(summary, brief=True)[0].startswith("learned is significantly above 3 of 4.")
-    few = summarise(played(seeds=3))
-    assert "inconclusive" in words.headline(few, "toy")
+    assert "learned is significantly above random" in findings(summary)[0]
+    changes = {"mean": -0.01, "ci95": (-0.02, 0.001), "verdict": "no difference shown"}
+    pairs = [dataclasses.replace(p, **changes if p.second == "other" else {}) for p in summary.pairs]
+    doubtful = dataclasses.replace(summary, pairs=pairs)
+    assert "learned is below other" in headline(doubtful, "toy")
+    assert "no difference is shown" in headline(doubtful, "toy")
+    assert findings(doubtful, brief=True)[0].startswith("learned is significantly above 3 of 4.")
+    assert "inconclusive" in headline(summarise(played(seeds=3)), "toy")
 
 
 def test_too_many_comparisons_for_the_seeds_are_said() -> None:
-    assert len(words.cautions(summarise(played(seeds=20)))) == 0
-    crowded = words.cautions(summarise(played(seeds=8)))  # 7 comparisons, the least p is 2 / 256
+    assert len(cautions(summarise(played(seeds=20)))) == 0
+    crowded = cautions(summarise(played(seeds=8)))  # 7 comparisons, the least p is 2 / 256
     assert "Over 7 comparisons, 8 seeds cannot" in crowded[1]
-    assert all(row["verdict"] == "no difference shown" for row in summarise(played(seeds=8))["paired"].values())
+    assert {pair.verdict for pair in summarise(played(seeds=8)).pairs} == {"no difference shown"}
 
 
 def test_without_policies_random_is_the_measure() -> None:
     summary = summarise(played(policies=()))
-    assert set(summary["paired"]) == {f"{n}_vs_random" for n in GAINS if n != "random"}
-    assert "On toy, learned, the best strategy, is above random" in words.headline(summary, "toy")
-    assert summary["labels_used_to_train_policy"] is None
-    alone = summarise(make_played(make_pool(), {"margin": 0.1}))
-    assert alone["label_saving"] is None and alone["paired"] == {} and alone["penalty"] is None
-    assert "nothing to compare" in text_table(alone)
+    assert {(p.first, p.second) for p in summary.pairs} == {(n, "random") for n in GAINS if n != "random"}
+    assert "On toy, learned, the best strategy, is above random" in headline(summary, "toy")
+    assert summary.labels_used is None
+    comparison = summarise_all([make_played(make_pool(), {"margin": 0.1})])
+    alone = comparison.datasets["toy"]
+    assert alone.label_saving is None and alone.pairs == [] and alone.penalty is None
+    assert "nothing to compare" in text_table(comparison)
 
 
 def test_one_strategy_one_seed_and_unknown_figures(tmp_path: Path) -> None:
@@ -220,9 +175,9 @@ def test_one_strategy_one_seed_and_unknown_figures(tmp_path: Path) -> None:
         all_labels_accuracy=np.array([np.nan]),
         **{f"seconds_{k}": nothing for k in ("inference", "scoring", "picking", "train")},
     )
-    summary = write_report([dataclasses.replace(p, runs={"random": runs})], tmp_path)
-    assert summary["all_labels_accuracy"] is None
-    assert summary["seconds_per_round"]["random"]["train"] is None
+    summary = write_report([dataclasses.replace(p, runs={"random": runs})], tmp_path).datasets["toy"]
+    assert summary.all_labels_accuracy is None
+    assert summary.strategies["random"].seconds == Seconds(None, None, None, None)
     assert (tmp_path / "report.html").is_file()
 
 
@@ -273,7 +228,7 @@ def test_file_names_are_safe_and_distinct() -> None:
 
 def test_markdown_keeps_names_in_their_cells() -> None:
     p = make_played(make_pool("a|b"), {"random": 0.0, "x|y\n<b>": 0.1})
-    text = tables.markdown(summarise(p))
+    text = tables.markdown(summarise_all([p]))
     assert "x\\|y &lt;b>" in text and "<b>" not in text
     columns = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| random")}
     assert columns == {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| x")}
@@ -340,16 +295,17 @@ def test_page_stands_alone_and_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_everything_is_said_on_the_page(single: tuple) -> None:
-    _, summary, out = single
+    _, comparison, out = single
+    summary = comparison.datasets["toy"]
     page = (out / "report.html").read_text()
     for text in (
         "0123456789abcdef",
         "start3",
         "a cpu",
-        summary["dataset_fingerprint"],
+        summary.facts["dataset_fingerprint"],
         "A note.",
         "960",
         "not reached",
     ):
         assert text in page
-    assert words.cautions(summary)[0] in page
+    assert cautions(summary)[0] in page
