@@ -16,8 +16,8 @@ import ray
 from envs.errors import ConfigError, StrategyError
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
-from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, partition
+from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Start, draw_start
 from envs.sources import open_dataset
 from evaluation import provenance

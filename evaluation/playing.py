@@ -15,7 +15,7 @@ import torch
 from envs.errors import RLMBAError, StrategyError
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import PreparedPool
-from envs.pools import Pool
+from envs.pools.pool import Pool
 from envs.round import Round, Stopwatch
 from envs.simulation import ProtocolConfig, Simulation, Start
 from policies.strategies import Strategy

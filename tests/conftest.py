@@ -15,8 +15,8 @@ from hypothesis import settings
 
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
-from envs.pools import Pool
 from envs.pools.partition import partition, training_roles
+from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation, draw_start
 from envs.sources import open_dataset

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.errors import ConfigError, nearest
-from envs.pools import Pool
 from envs.pools.checks import TEST, TRAIN
+from envs.pools.pool import Pool
 
 CLUSTER_SHARES = (0.6, 0.3, 0.1)  # of a class: the rare clusters are what selection must find
 TEST_SHARE = 0.25

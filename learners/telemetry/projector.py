@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import ProjectorConfig
 
 from envs.models.frozen.preparation import PreparedPool
-from envs.pools import Pool
+from envs.pools.pool import Pool
 from envs.simulation import Start
 
 DIMENSIONS = 64  # at most

@@ -9,8 +9,8 @@ import torch
 
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
-from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, partition, training_roles
+from envs.pools.pool import Pool
 from envs.simulation import ProtocolConfig, Simulation, draw_start
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)

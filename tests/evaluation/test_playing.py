@@ -12,8 +12,8 @@ import torch
 from envs.errors import RLMBAError, StrategyError
 from envs.models.frozen.model import TaskModelConfig
 from envs.models.frozen.preparation import prepare
-from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, partition
+from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, draw_start
 from evaluation.playing import Runs, check_pairing, from_arrays, play, to_arrays

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from envs.models.frozen.model import TaskModelConfig
-from envs.pools import Pool
 from envs.pools.partition import evaluation_roles
+from envs.pools.pool import Pool
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Start, draw_start
 from evaluation.playing import Runs
