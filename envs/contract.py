@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
@@ -83,7 +84,7 @@ def _play(env: VectorMultimodalALEnv, seed: int) -> Iterator[_Step]:
     yield _Step("at reset", observations, infos, {})
     for t in range(1, rounds + 3):
         rng = np.random.default_rng(t)
-        batch = env.single_action_space.shape[0]
+        batch = env.config.protocol.batch_size
         order = rng.permutation(observations["valid"].shape[1])
         actions = np.stack([order[valid[order] > 0][:batch] for valid in observations["valid"]])
         if t == rounds + 1:
@@ -100,16 +101,23 @@ def _play(env: VectorMultimodalALEnv, seed: int) -> Iterator[_Step]:
             raise ContractError(f"The step after the end gives rewards {rewards.tolist()}, not 0.")
 
 
-def _check_step(env: VectorMultimodalALEnv, step: _Step) -> None:
-    """Check names, shapes, types and ranges."""
+def _check_observation(env: VectorMultimodalALEnv, step: _Step) -> None:
+    """Check that the observations are what the space says, exactly in type and shape."""
+    if not isinstance(env.single_observation_space, spaces.Dict):
+        raise ContractError(f"The observation space is a {type(env.single_observation_space).__name__}, not a Dict.")
     for name, space in env.single_observation_space.items():
         array = step.observations.get(name)
-        shape = (env.num_envs, *space.shape)
+        shape = (env.num_envs, *(space.shape or ()))
         if array is None or array.dtype != space.dtype or array.shape != shape:
             got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
             raise ContractError(f"observation['{name}'] is {got} {step.place}; expected {space.dtype} {list(shape)}.")
     if not env.observation_space.contains(step.observations):
         raise ContractError(f"The observation is outside its space {step.place}.")
+
+
+def _check_step(env: VectorMultimodalALEnv, step: _Step) -> None:
+    """Check names, shapes, types and ranges."""
+    _check_observation(env, step)
     types = {"rewards": np.float64, "terminated": np.bool_, "truncated": np.bool_}
     for name, array in step.arrays().items():
         if not isinstance(array, np.ndarray) or array.shape[:1] != (env.num_envs,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,35 +53,34 @@ class Wrong(VectorMultimodalALEnv):
     def step(self, actions: np.ndarray):
         begins = self._finished
         observations, rewards, terminated, truncated, infos = super().step(actions)
-        match self.fault:
-            case "type":
-                observations["features"] = observations["features"].astype(np.float32)
-            case "shape":
-                observations["state"] = observations["state"][0]
-            case "space":
-                observations["valid"][0, 0] = 2
-            case "finite":
-                infos["accuracy"][0] = np.nan
-            case "scalar":
-                infos["accuracy"] = 0.5
-            case "reward type":
-                rewards = rewards.astype(np.float32)
-            case "termination":
-                terminated = ~terminated
-            case "truncation":
-                truncated = ~truncated
-            case "reward of a reset" if begins:
-                rewards = rewards + 1.0
-            case "missing term":
-                infos.pop("reward/hard_third", None)
-            case "writing":
-                self.kept = getattr(self, "kept", observations)
-                self.kept["state"][:] += 1.0
-            case "refusal":
-                raise ValueError("no")
-            case "task models" if not begins:
-                infos["soft_accuracy"][1] += 0.01
+        if self.fault in OBSERVATIONS:
+            OBSERVATIONS[self.fault](observations)
+        elif self.fault in INFOS:
+            INFOS[self.fault](infos)
+        elif self.fault == "writing":
+            self.kept = getattr(self, "kept", observations)
+            self.kept["state"][:] += 1.0
+        elif self.fault == "refusal":
+            raise ValueError("no")
+        elif self.fault == "reward of a reset" and begins:
+            rewards = rewards + 1.0
+        rewards = rewards.astype(np.float32) if self.fault == "reward type" else rewards
+        terminated = ~terminated if self.fault == "termination" else terminated
+        truncated = ~truncated if self.fault == "truncation" else truncated
         return observations, rewards, terminated, truncated, infos
+
+
+OBSERVATIONS: dict[str, Callable[[dict], object]] = {
+    "type": lambda o: o.update(features=o["features"].astype(np.float32)),
+    "shape": lambda o: o.update(state=o["state"][0]),
+    "space": lambda o: o["valid"].__setitem__((0, 0), 2),
+}
+INFOS: dict[str, Callable[[dict], object]] = {
+    "finite": lambda i: i["accuracy"].__setitem__(0, np.nan),
+    "scalar": lambda i: i.update(accuracy=0.5),
+    "missing term": lambda i: i.pop("reward/hard_third", None),
+    "task models": lambda i: i["soft_accuracy"].__setitem__(1, i["soft_accuracy"][0] + 0.01),
+}
 
 
 @pytest.mark.parametrize(
