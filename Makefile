@@ -33,9 +33,12 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# Style and complexity, which folder may import which, types: all three are configured in pyproject.toml.
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports pyproject.toml
+	$(BIN)/mypy
 
 # The README's table and docs/comparison.html; about an hour.
 results: install
@@ -53,4 +56,4 @@ bench: install
 	$(BIN)/python -m benchmarks.selection --size large --limit 1200
 
 clean:
-	rm -rf runs .pytest_cache .hypothesis .ruff_cache
+	rm -rf runs .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache

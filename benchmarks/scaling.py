@@ -55,7 +55,7 @@ class Measured:
         return self.rounds / float(np.median(self.seconds))
 
     def share(self, key: str) -> float:
-        """Of the wall time, in percent."""
+        """The share of the wall time, in percent."""
         return 100 * self.spent[key] / float(np.mean(self.seconds))
 
     def held(self, kind: str, what: str) -> float:

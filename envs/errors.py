@@ -26,6 +26,10 @@ class StrategyError(RLMBAError):
     """A selection strategy is unknown or returned something that is not a valid batch."""
 
 
+class ContractError(RLMBAError):
+    """An environment or a task model breaks the contract that others rely on."""
+
+
 def nearest(name: object, valid: Iterable[object]) -> str:
     """Return ``" Did you mean 'x'?"`` for the valid name closest to `name`, or ``""``.
 

@@ -7,6 +7,7 @@ a strategy with one gradient embedding per modality has M, plain vectors have a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -19,18 +20,17 @@ BLOCK = 2**24
 
 def squared_norms(factors: Sequence[Factor]) -> Tensor:
     """||g||^2 of every row, [E, R]."""
-    return sum(a.square().sum(1) * z.square().sum(1) for a, z in factors)
+    return reduce(torch.add, (a.square().sum(1) * z.square().sum(1) for a, z in factors))
 
 
 def inner_products(factors: Sequence[Factor], index: Tensor) -> Tensor:
     """<g_r, g_index> for every row r, [E, R]; index [E]."""
-    total = 0.0
-    for a, z in factors:
-        at = index[:, None, None]
-        a_i = torch.take_along_dim(a, at, 2)  # [E, A, 1]
-        z_i = torch.take_along_dim(z, at, 2)
-        total = total + torch.bmm(a_i.mT, a)[:, 0] * torch.bmm(z_i.mT, z)[:, 0]
-    return total
+    at = index[:, None, None]
+
+    def products(x: Tensor) -> Tensor:
+        return torch.bmm(torch.take_along_dim(x, at, 2).mT, x)[:, 0]
+
+    return reduce(torch.add, (products(a) * products(z) for a, z in factors))
 
 
 def draw_proportional(weights: Tensor, uniforms: Tensor) -> Tensor:
@@ -69,15 +69,10 @@ def d_squared_sampling(
     open_ = available.clone()
     picks = []
     for j in range(uniforms.shape[1]):
-        if j > 0:
-            weights = nearest * open_
-        elif first is not None:
-            weights = None
-        else:
-            weights = open_.to(norms.dtype)
-        if weights is None:
+        if j == 0 and first is not None:
             pick = first
         else:
+            weights = nearest * open_ if j > 0 else open_.to(norms.dtype)
             # Only duplicates of picks are left: any open row is as good as another.
             empty = weights.sum(1, keepdim=True) <= 0
             pick = draw_proportional(torch.where(empty, open_.to(norms.dtype), weights), uniforms[:, j])
@@ -108,7 +103,7 @@ def k_means(points: Tensor, available: Tensor, uniforms: Tensor, iterations: int
     width = max(BLOCK // centroids.shape[2], 1)
     blocks = [slice(low, low + width) for low in range(0, points.shape[2], width)]
     for iteration in range(iterations + 1):
-        nearest, total, size = [], 0.0, 0.0
+        nearest, total, size = [], points.new_zeros(()), points.new_zeros(())
         for at in blocks:
             distance = squared_distances(centroids, points[:, :, at], squared[:, at])
             nearest.append(distance.min(1))  # over the k centroids

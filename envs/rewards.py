@@ -18,7 +18,7 @@ from envs.simulation import Measurements
 
 @dataclass(frozen=True)
 class Outcome:
-    """A round seen from both ends."""
+    """What one round of labels changed: measurements before and after it."""
 
     before: Measurements
     after: Measurements

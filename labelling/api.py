@@ -49,7 +49,7 @@ class LabellingProject:
         self.classifier = classifier
 
     def ask(self, batch_size: int = 50) -> list[dict[str, Any]]:
-        """What to label next: id, text, picture and audio where there are any, predicted, confidence, why.
+        """The next samples to label: id, text, picture and audio where there are any, predicted, confidence, why.
 
         The same batch comes again until one of its samples is answered.
         """
@@ -83,12 +83,12 @@ class LabellingProject:
         return export(self.project, Path(out), self.classifier)
 
     def undo(self) -> str:
-        """Take the last `ask` or `tell` back; returns it in words."""
+        """Undo the last `ask` or `tell`; returns in words what that was."""
         return undo(self.project)
 
 
 def undo(project: Project) -> str:
-    """Take the last `ask` or `tell` that stands back; returns it in words.
+    """Undo the last `ask` or `tell` that stands; returns in words what that was.
 
     Raises:
         ConfigError: where there is none.

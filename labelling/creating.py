@@ -31,7 +31,7 @@ _LABELS_PER_EVENT = 100_000
 
 @dataclass(frozen=True)
 class Samples:
-    """What there is to label."""
+    """The samples of a new project: features, what people look at, and labels that exist already."""
 
     pool: Pool  # its labels and texts are not looked at
     media: dict[str, Sequence[str]]  # kind -> texts or absolute paths, [N]
@@ -199,7 +199,7 @@ def _split_column(file: Path, values: list[str], numbers: list[int]) -> np.ndarr
 
 
 def _features(file: Path, given: Sequence[str], encoding: str | None, count: int) -> dict[str, np.ndarray]:
-    """Modality -> [N, D]."""
+    """Features [N, D] by modality."""
     arrays: dict[str, np.ndarray] = {}
     for text in given:
         modality, equals, source = text.partition("=")

@@ -82,7 +82,7 @@ class Journal:
 
 
 def _whole(content: bytes) -> bytes:
-    """The lines that count, each with its newline."""
+    """The complete lines, each with its newline; a last one that was cut off is left out."""
     end = content.rfind(b"\n") + 1
     return content + b"\n" if _event(content[end:]) else content[:end]
 

@@ -50,7 +50,7 @@ class Progress:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the accuracy, 95 % (Wilson)."""
+        """The 95 % confidence interval of the accuracy (Wilson): low and high."""
         if self.correct is None:
             return None
         found = binomtest(self.correct, self.measuring_labels).proportion_ci(method="wilson")
@@ -102,7 +102,7 @@ def measure(
 
 
 def _correct_by_class(model: Model) -> list[int]:
-    """Of the measuring samples of each class, how many the model gets right."""
+    """How many measuring samples of each class the model gets right."""
     rows, classes = model.labels.held_rows, model.labels.held_classes
     right = model.probabilities(rows).argmax(1) == classes
     return np.bincount(classes[right], minlength=model.data.num_classes).tolist()
@@ -166,7 +166,7 @@ def in_lines(progress: Progress, past: list[Progress]) -> list[str]:
         lines.append("classes         " + ", ".join(f"{name}: {count}" for name, count in p.classes.items()))
     if p.confidence is None:
         return [*lines, "accuracy        not yet: labels of two classes are needed"]
-    if p.correct is None:
+    if p.correct is None or p.interval is None:
         lines.append("accuracy        not known: no measuring sample has a label yet")
         return [*lines, f"advice          {advice(past, p)}"]
     low, high = p.interval
@@ -198,7 +198,7 @@ def _modality_line(p: Progress, name: str) -> str:
 
 def _balance(p: Progress) -> str:
     """How far the weakest modality is behind the strongest."""
-    weak, strong = (of(p.modality_accuracy, key=p.modality_accuracy.get) for of in (min, max))
+    weak, strong = (of(p.modality_accuracy, key=p.modality_accuracy.__getitem__) for of in (min, max))
     gap = p.modality_accuracy[strong] - p.modality_accuracy[weak]
     words = f"{weak} is {100 * gap:.1f} points behind {strong}" if gap else "the modalities are level"
     if not p.modality_accuracy_before:

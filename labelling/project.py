@@ -89,7 +89,7 @@ class Project:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """The right to write, which the operating system takes back from a process that dies."""
+        """Lock the project for writing; the lock ends with the process."""
         lock = FileLock(self.path / ".lock", timeout=LOCK_SECONDS)
         try:
             lock.acquire()
@@ -141,7 +141,7 @@ class Project:
     @cached_property
     def held_out(self) -> np.ndarray:
         """Which rows only measure, bool [N]."""
-        return self.pool.split == VALIDATION
+        return np.asarray(self.pool.split == VALIDATION)
 
     @cached_property
     def media(self) -> dict[str, list[str]]:

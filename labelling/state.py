@@ -32,7 +32,7 @@ def check_class(name: object) -> None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the votes on one sample come to."""
+    """The outcome of the votes on one sample."""
 
     label: str | None  # of the majority; None where everybody skips or the votes tie
     disputed: bool  # two annotators named different classes
@@ -58,7 +58,7 @@ class State:
     undoable: Event | None = None
 
     def verdicts(self) -> dict[str, Verdict]:
-        """By id, in the order in which the samples were first answered."""
+        """The verdict on each sample by id, in the order in which the samples were first answered."""
         return {sample: verdict(votes.values()) for sample, votes in self.votes.items()}
 
     def waiting(self) -> Event | None:

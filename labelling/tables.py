@@ -172,7 +172,7 @@ def _normalised(file: Path, names: Sequence[str]) -> list[str]:
 
 
 def _wanted(file: Path, names: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
-    """Column -> its place."""
+    """The position of each wanted column by name."""
     for name in required:
         if name not in names:
             raise DataError(
@@ -183,7 +183,7 @@ def _wanted(file: Path, names: Sequence[str], required: Sequence[str], optional:
 
 
 def _undecodable(file: Path, name: str) -> DataError:
-    """Where a file stops being text of its encoding."""
+    """An error that names the line at which a file stops being text of its encoding."""
     decoder = codecs.getincrementaldecoder(name)()
     with open(file, "rb") as binary:
         for line, content in enumerate(binary, start=1):

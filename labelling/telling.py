@@ -20,7 +20,7 @@ _LARGE = 20_000  # samples from which no similar id is searched for
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody says about a sample, and where it was said."""
+    """One person's answer about a sample, and where it was given."""
 
     id: str
     label: str | None  # None: skip, "cannot tell"
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Told:
-    """What a `tell` did."""
+    """The outcome of a `tell`."""
 
     recorded: int  # answers that were new, or changed earlier ones
     corrected: int  # of these, those that changed earlier ones
@@ -115,45 +115,57 @@ def _check(
         check_class(name)
         if name not in known:
             known.append(name)
-    grows = not project.settings.classes
     first: dict[str, dict[str, Answer]] = {}  # annotator -> id
     for answer in answers:
-        if answer.id not in project.rows:
-            hint = nearest(answer.id, project.rows) if len(project.rows) <= _LARGE else ""
-            raise DataError(f"{answer.place}: no sample has the id {shown(answer.id)}.{hint} Nothing was recorded.")
+        _check_sample(project, answer)
         if answer.label is not None and answer.label not in known:
-            try:
-                check_class(answer.label)
-            except ConfigError as error:
-                raise DataError(f"{answer.place} ({shown(answer.id)}): {error} Nothing was recorded.") from None
-            same = next((name for name in known if name.casefold() == answer.label.casefold()), None)
-            if same is not None:
-                raise DataError(
-                    f"{answer.place}: label {shown(answer.label)} differs from class {same!r} by case only; write one "
-                    "of the two. Nothing was recorded."
-                )
-            if not grows:
-                raise DataError(
-                    f"{answer.place}: label {shown(answer.label)} is not among the classes."
-                    f"{nearest(answer.label, known)} Classes: {', '.join(known)}; --new-classes adds some. Nothing was "
-                    "recorded."
-                )
+            _check_new_class(project, answer, answer.label, known)
             known.append(answer.label)
         other = first.setdefault(answer.annotator, {}).setdefault(answer.id, answer)
-        if other is answer:
-            continue
-        if other.label == answer.label and other.file == answer.file and other.row != answer.row:
-            raise DataError(
-                f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)} in row "
-                f"{other.row} already; remove one of the rows. Nothing was recorded."
-            )
-        if other.label != answer.label:
-            raise DataError(
-                f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)}, and "
-                f"{shown(other.label or SKIP)} in {other.place}. Keep one of them, or name the annotators in a column "
-                "'annotator'. Nothing was recorded."
-            )
+        if other is not answer:
+            _check_repetition(answer, other)
     missing = object()
     given = [answer for by_id in first.values() for answer in by_id.values()]
     new = [a for a in given if state.votes.get(a.id, {}).get(a.annotator, missing) != a.label]
     return new, len(given) - len(new), [name for name in known if name not in state.classes]
+
+
+def _check_sample(project: Project, answer: Answer) -> None:
+    """Refuse an answer about no sample."""
+    if answer.id not in project.rows:
+        hint = nearest(answer.id, project.rows) if len(project.rows) <= _LARGE else ""
+        raise DataError(f"{answer.place}: no sample has the id {shown(answer.id)}.{hint} Nothing was recorded.")
+
+
+def _check_new_class(project: Project, answer: Answer, label: str, known: Sequence[str]) -> None:
+    """Refuse a label that is not among the known classes, unless it may become one."""
+    try:
+        check_class(label)
+    except ConfigError as error:
+        raise DataError(f"{answer.place} ({shown(answer.id)}): {error} Nothing was recorded.") from None
+    same = next((name for name in known if name.casefold() == label.casefold()), None)
+    if same is not None:
+        raise DataError(
+            f"{answer.place}: label {shown(label)} differs from class {same!r} by case only; write one of the two. "
+            "Nothing was recorded."
+        )
+    if project.settings.classes:
+        raise DataError(
+            f"{answer.place}: label {shown(label)} is not among the classes.{nearest(label, known)} Classes: "
+            f"{', '.join(known)}; --new-classes adds some. Nothing was recorded."
+        )
+
+
+def _check_repetition(answer: Answer, other: Answer) -> None:
+    """Refuse an answer that repeats an earlier one of the same file, or contradicts one of the same annotator."""
+    if other.label == answer.label and other.file == answer.file and other.row != answer.row:
+        raise DataError(
+            f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)} in row "
+            f"{other.row} already; remove one of the rows. Nothing was recorded."
+        )
+    if other.label != answer.label:
+        raise DataError(
+            f"{answer.place}: {answer.annotator} calls {shown(answer.id)} {shown(answer.label or SKIP)}, and "
+            f"{shown(other.label or SKIP)} in {other.place}. Keep one of them, or name the annotators in a column "
+            "'annotator'. Nothing was recorded."
+        )

@@ -42,7 +42,9 @@ def draw(
     if fewest < batch_size:
         raise ValueError(f"a draw of {batch_size} needs as many valid candidates; a row has {fewest}")
     open_ = valid.clone()
-    picks, logp, previous = [], 0.0, None
+    picks: list[Tensor] = []
+    previous: Tensor | None = None
+    logp = torch.zeros((), device=valid.device)
     for j in range(batch_size):
         u = utilities(j, previous).masked_fill(~open_, MASKED)
         if greedy:

@@ -195,8 +195,8 @@ def build_emoji(folder: Path) -> Pool:
         emoji = _choose_emoji(json.loads(read("emoji.json")))
         pictures = {}
         for member in package:  # in the order of the archive: it cannot be read at random
-            if member.name.startswith("package/img/google/64/"):
-                pictures[Path(member.name).name] = package.extractfile(member).read()
+            if member.name.startswith("package/img/google/64/") and (picture := package.extractfile(member)):
+                pictures[Path(member.name).name] = picture.read()
     images = np.stack([_composite(pictures[e["image"]]) for e in emoji])
     small = [folder / f"{e['unified']}.png" for e in emoji]
     for e, file in zip(emoji, small, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -28,7 +28,7 @@ _SHORT = {"noise": "label_noise"}
 
 @dataclass(frozen=True)
 class SyntheticSpec(Section, prefix="synthetic: "):
-    """What to generate. Shares are fractions of 1; parameters act independently of each other,
+    """Parameters of a synthetic pool. Shares are fractions of 1; parameters act independently of each other,
     so pools that differ in one of them share everything that it does not touch.
 
     Attributes:
@@ -107,13 +107,13 @@ def parse_spec(text: str) -> SyntheticSpec:
     Raises:
         ConfigError: on unknown parameters (with the nearest valid name) and bad values.
     """
-    return SyntheticSpec(**parse_parameters(text))  # type: ignore[arg-type]
+    return SyntheticSpec(**parse_parameters(text))
 
 
-def parse_parameters(text: str) -> dict[str, object]:
+def parse_parameters(text: str) -> dict[str, Any]:
     """The parameters that the text names, read but not yet compared with what is allowed; see `parse_spec`."""
     default = {f.name: f.default for f in dataclasses.fields(SyntheticSpec)}
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         key = _SHORT.get(key, key)
@@ -129,7 +129,7 @@ def parse_parameters(text: str) -> dict[str, object]:
                 numbers = tuple(float(part) for part in value.split(":"))
                 values[key] = numbers if len(numbers) > 1 else numbers[0]
             else:
-                values[key] = type(default[key])(value)
+                values[key] = int(value) if isinstance(default[key], int) else float(value)
         except ValueError:
             kind = "a whole number" if isinstance(default[key], int) else "a number"
             shown = value if equals else "missing"

@@ -94,7 +94,7 @@ def _exported(client: Any, number: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def _server(url: str) -> Iterator[Any]:
-    """The SDK's client; what goes wrong with it in words."""
+    """The SDK's client; its errors become a ConfigError with advice."""
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is no address of a server; it begins with http:// or https://.")
     try:

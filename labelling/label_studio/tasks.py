@@ -60,7 +60,7 @@ def labelling_interface(project: Project) -> str:
     view = ElementTree.Element("View")
     for kind in project.shown_columns:
         size = {"maxWidth": "400px"} if kind == "picture" else {}  # small ones would fill the page
-        ElementTree.SubElement(view, _TAGS[kind], name=kind, value=f"${kind}", **size)
+        ElementTree.SubElement(view, _TAGS[kind], {"name": kind, "value": f"${kind}"} | size)
     if not project.shown_columns:
         ElementTree.SubElement(view, "Text", name="sample", value="$sample")
     ElementTree.SubElement(view, "Header", value="$why", size="5")
@@ -82,7 +82,7 @@ def make_tasks(project: Project, event: Event, media_url: str | None = None) -> 
             data[kind] = row[kind] if kind == "text" else _address(row[kind], media_url)
         task: dict[str, Any] = {"data": data}
         if row["predicted"]:
-            result = {"from_name": CHOICE, "to_name": _object(project), "type": "choices"}
+            result: dict[str, Any] = {"from_name": CHOICE, "to_name": _object(project), "type": "choices"}
             result["value"] = {"choices": [row["predicted"]]}
             version = f"{project.settings.name}, batch {event['batch']}"
             task["predictions"] = [{"model_version": version, "score": row["confidence"], "result": [result]}]
@@ -169,7 +169,7 @@ def _object(project: Project) -> str:
 
 
 def _address(path: str, media_url: str | None) -> str:
-    """What a browser loads a file by."""
+    """The address by which a browser loads a file."""
     if not path:
         return ""
     if media_url is not None:

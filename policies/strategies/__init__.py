@@ -3,7 +3,7 @@
 A strategy is a function `select(round_, batch_size) -> picks`: it looks at an `envs.round.Round` of E episodes
 and gives pool positions int64 [E, b], without repeats and only unlabelled ones. It keeps no state; whatever it
 draws comes from `round_.uniforms`, so equal starts give equal draws. To add one, write such a function in a file
-of its own and enter it here: the contract test then covers it.
+of its own, try it with `policies.strategies.contract.check_strategy`, and enter it here: the tests then check it too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from envs.round import Round
 
 
 def badge(round_: Round, batch_size: int) -> Tensor:
-    """Largest gradient first, then proportionally to the squared distance to the picks; picks [E, b]."""
+    """Pick the largest gradient first, then draw proportionally to the squared distance to the picks; picks [E, b]."""
     factors = [gradient_factor(round_.outputs)]
     with round_.stopwatch.measure("picking"):
         first = squared_norms(factors).masked_fill(~round_.available, -1.0).argmax(1)

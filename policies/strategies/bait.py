@@ -51,7 +51,7 @@ def fisher_embedding(round_: Round) -> Tensor:
 
 
 class Design:
-    """What adding or removing each of R samples would do to trace(M^-1 F), kept up to date by rank-one updates.
+    """The effect on trace(M^-1 F) of adding or removing each of R samples, kept up to date by rank-one updates.
 
     A step costs O(R D + D^2) per episode: neither M^-1 v nor anything else of size D is recomputed for every sample.
 
@@ -71,7 +71,7 @@ class Design:
         self.effect = torch.cat(effect, 1)  # [E, R] v^T M^-1 F M^-1 v
 
     def gain(self, sign: float) -> Tensor:
-        """By how much the trace falls when each sample is added (sign 1), or rises when it is removed (-1), [E, R]."""
+        """The fall of the trace when each sample is added (sign 1), or its rise when it is removed (-1), [E, R]."""
         return self.effect / (1.0 + sign * self.leverage).clamp_min(1e-12)
 
     def update(self, index: Tensor, sign: float) -> None:

@@ -10,7 +10,7 @@ from envs.round import Round
 
 
 def coreset(round_: Round, batch_size: int) -> Tensor:
-    """Each time the sample farthest from all that are labelled or picked; picks [E, b]."""
+    """Pick the sample farthest from all labelled and picked ones, b times; picks [E, b]."""
     points = round_.outputs.embedding()  # [E, M H, P]
     squared = points.square().sum(1)
     nearest = distance_to_labelled(round_, points, squared)

@@ -1,4 +1,4 @@
-"""Random: every unlabelled sample alike."""
+"""Random selection: every unlabelled sample is equally likely."""
 
 from __future__ import annotations
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from gymnasium.utils.env_checker import check_env
 
-from envs.multimodal_al import MultimodalALEnv, VectorMultimodalALEnv
+from envs.multimodal_al import VectorMultimodalALEnv
 from envs.pools.partition import partition
 from tests.support.environment import CONFIG, T, config, slots
 
@@ -30,8 +28,3 @@ def test_every_reset_draws_another_pool_of_a_family() -> None:
     _, infos = env.reset(options={"source": 0})
     assert set(infos["pool"]) == {0}
     assert (env.step(slots(0, 2))[4]["baseline/badge"] == 0.25).all()
-
-
-@pytest.mark.filterwarnings("ignore:.*Box observation space.*:UserWarning")
-def test_gymnasiums_own_checks_of_a_family() -> None:
-    check_env(MultimodalALEnv(config(datasets=("synthetic-family:samples=400,classes=3",))), skip_render_check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,12 +77,36 @@ def test_measured_rows_do_not_reach_choosers(pool: Pool) -> None:
         torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
-def test_hard_rows_are_a_third_and_fixed_in_advance(simulation: Simulation) -> None:
-    masks = torch.stack([r.hardest for r in simulation._refer()])
-    rows = len(simulation.starts[0].roles.holdout)
-    assert (masks.sum(1) == rows // 3).all()
-    simulation.label(first_free(simulation))
-    assert torch.equal(torch.stack([r.hardest for r in simulation._refer()]), masks)
+def test_hard_accuracy_counts_a_third_of_the_rows_fixed_in_advance(pool: Pool) -> None:
+    """Wrong labels of one held-out row at a time show which rows count: the same before and after a pick."""
+    roles = training_roles(pool, 0)
+    start = draw_start(roles, 0, PROTOCOL)
+
+    def play(labels: np.ndarray) -> list[tuple[float, float]]:
+        changed = dataclasses.replace(pool, labels=labels)
+        simulation = Simulation(MODEL.trainer(changed, partition(pool).policy), PROTOCOL)
+        simulation.reset([start])
+        measured = [simulation.measure()]
+        simulation.label(first_free(simulation))
+        measured.append(simulation.measure())
+        return [(float(m.accuracy[0]), float(m.hard_accuracy[0])) for m in measured]
+
+    rows, hard = len(roles.holdout), len(roles.holdout) // 3
+    before = play(pool.labels)
+    counted = []
+    for row in roles.holdout:
+        # Just one of all its labels makes a row right, so that some other label moves both accuracies, or one.
+        moves = set()
+        for shift in range(1, pool.num_classes):
+            labels = pool.labels.copy()
+            labels[row] = (labels[row] + shift) % pool.num_classes
+            for t, (now, then) in enumerate(zip(play(labels), before, strict=True)):
+                if now[0] != then[0]:
+                    step = round((now[0] - then[0]) * rows)
+                    moves.add((t, round((now[1] - then[1]) * hard) == step))
+        assert moves in ({(0, True), (1, True)}, {(0, False), (1, False)})
+        counted.append((0, True) in moves)
+    assert sum(counted) == hard
 
 
 def test_bad_picks_are_refused_and_nothing_is_bought(simulation: Simulation) -> None:

@@ -80,10 +80,11 @@ def test_a_person_labels_from_nothing(project: LabellingProject, truth: dict[str
     pool = project.project.pool
     whole = np.flatnonzero(pool.present.all(1))
     p = model.predict_proba({m: pool.take(m, whole) for m in pool.modalities})
-    by_id = {row["id"]: row["predicted"] for row in predictions}
-    for sample, row in zip(pool.ids[whole].tolist(), p, strict=True):
-        if sample in by_id:
-            assert model.classes[row.argmax()] == by_id[sample]
+    by_model = {i: model.classes[row.argmax()] for i, row in zip(pool.ids[whole].tolist(), p, strict=True)}
+    exported = {row["id"]: row["predicted"] for row in predictions}
+    open_and_whole = set(by_model) - seen
+    assert len(open_and_whole) > 50
+    assert {i: exported[i] for i in open_and_whole} == {i: by_model[i] for i in open_and_whole}
 
 
 def test_the_first_batch_covers_the_pool(truth: dict[str, str], project: LabellingProject) -> None:

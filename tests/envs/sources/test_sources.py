@@ -82,7 +82,7 @@ def test_imbalance_is_the_ratio_of_the_largest_to_the_smallest_class() -> None:
 
 
 def accuracy(pool_name: str, modalities: tuple[str, ...] | None = None) -> float:
-    """Of ridge regression onto one-hot labels: crude, but without a dependency."""
+    """The accuracy of ridge regression onto one-hot labels: crude, but without a dependency."""
     pool = open_dataset(pool_name)
     parts = partition(pool)
     train, test = parts.evaluation, parts.test
