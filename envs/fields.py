@@ -100,12 +100,12 @@ class Declaration:
         return "; it cannot be negative." if allowed == "at least 0" else f"; it must be {allowed or noun}."
 
 
-def refuse(section: type, name: str, value: object) -> None:
+def refuse(section: type[Section], name: str, value: object) -> None:
     """Raise ConfigError where this field of a section may not hold the value."""
     refusal = declarations(section)[name].refusal(value)
     if refusal:
         shown = repr(value) if isinstance(value, str) else value
-        raise ConfigError(f"{getattr(section, 'prefix', '')}{name} is {shown}{refusal}")
+        raise ConfigError(f"{section.prefix}{name} is {shown}{refusal}")
 
 
 @cache

@@ -24,7 +24,7 @@ from policies.selector import SelectorConfig
 PRESETS = Path(__file__).parent / "presets"
 ALGORITHMS = ("reinforce", "ppo", "appo", "evolution")
 EPOCHS = {"ppo": 4, "appo": 1}  # rows of appo are an update old, and more passes carry the policy far away from them
-T = TypeVar("T")
+T = TypeVar("T", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
 
 
-def _refuse_declared(cls: type, path: tuple[int | str, ...], value: object) -> None:
+def _refuse_declared(cls: type[Section], path: tuple[int | str, ...], value: object) -> None:
     """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
     for name in path:
         if not is_dataclass(cls):
@@ -190,7 +190,7 @@ def _refuse_declared(cls: type, path: tuple[int | str, ...], value: object) -> N
     refuse(owner, str(name), value)
 
 
-def _refuse_unknown(cls: type, settings: Any, prefix: str) -> None:
+def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'The settings'} must be a mapping of names to values.")
     known = declarations(cls)
