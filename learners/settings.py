@@ -16,12 +16,12 @@ from envs.models.frozen.model import TaskModelConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
+from learners.algorithms import get_algorithm
 from learners.algorithms.advantages import ADVANTAGES
+from learners.algorithms.base import Trainer
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
-ALGORITHMS = ("reinforce", "ppo", "appo", "evolution")
-EPOCHS = {"ppo": 4, "appo": 1}  # rows of appo are an update old, and more passes carry the policy far away from them
 T = TypeVar("T")
 
 
@@ -66,7 +66,7 @@ class ProximalConfig:
     """What PPO and APPO add to `LearnerConfig`."""
 
     clip: float = 0.2  # how far the probability ratio per pick may move from 1
-    epochs: int | None = None  # passes over an iteration's rows; none: as many as EPOCHS says
+    epochs: int | None = None  # passes over an iteration's rows; none: 4 of ppo, 1 of appo
     minibatch_rows: int = 256  # at most so many rows (rounds of episodes) in a gradient step
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class TrainConfig:
     seed: int = 0
     minutes: float = 10.0  # training ends after the iteration in which they run out
     preset: str = "default"
-    algorithm: str = "reinforce"  # or ppo, appo (asynchronous), evolution
+    algorithm: str = "reinforce"  # or ppo, appo (asynchronous), evolution, module:Class
     starts: int = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: TaskModelConfig = field(default_factory=TaskModelConfig)
@@ -151,44 +151,21 @@ class TrainConfig:
             raise ConfigError(f"minutes is {self.minutes}; it must be above 0.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it cannot be negative.")
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigError(
-                f"algorithm is {self.algorithm!r}.{nearest(self.algorithm, ALGORITHMS)} "
-                f"It must be one of {', '.join(ALGORITHMS)}."
-            )
-        if self.algorithm == "evolution":
-            self._check_evolution()
-        else:
-            self._check_gradient()
+        self.trainer.check(self)
 
-    def _check_evolution(self) -> None:
-        if not self.policy.only_linear:
-            raise ConfigError(
-                f"Evolution searches the weights of a linear policy, and policy.mlp is {list(self.policy.mlp)}; "
-                "leave it empty, or train by --algorithm reinforce."
-            )
-
-    def _check_gradient(self) -> None:
-        if self.evolution.vary_protocol:
-            raise ConfigError(
-                f"evolution.vary_protocol takes --algorithm evolution; {self.algorithm} plays one protocol throughout."
-            )
-        if self.algorithm == "appo" and not self.resources.num_env_runners:
-            raise ConfigError(
-                "appo needs processes that play while another one learns, and resources.num_env_runners is 0; set "
-                "--num-env-runners to 1 or more, or use --algorithm ppo."
-            )
-        runners = max(self.resources.num_env_runners, 1)
-        if self.learner.groups % runners:
-            raise ConfigError(
-                f"learner.groups is {self.learner.groups}, which {runners} environment runners cannot share evenly; "
-                f"choose a multiple of {runners}."
-            )
+    @property
+    def trainer(self) -> type[Trainer]:
+        """The algorithm."""
+        return get_algorithm(self.algorithm)
 
     @property
     def iterations(self) -> int:
         """At most so many iterations or generations."""
-        return self.evolution.generations if self.algorithm == "evolution" else self.learner.iterations
+        return self.trainer.iterations(self)
+
+    def until(self, iterations: int) -> TrainConfig:
+        """The same training, ending after so many iterations."""
+        return self.trainer.until(self, iterations)
 
     def env(self) -> EnvConfig:
         """The environment that this run trains on."""
@@ -272,6 +249,18 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def flat(nested: Any, lists: bool = False, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names; with `lists`, what lists hold by its position."""
+    if lists and isinstance(nested, list):
+        nested = dict(enumerate(nested))
+    if not isinstance(nested, Mapping):
+        return {prefix: nested}
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, lists, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:

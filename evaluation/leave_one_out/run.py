@@ -33,7 +33,7 @@ from evaluation.comparison import FIRST_SEED, CompareConfig, compare
 from evaluation.leave_one_out.table import judge_targets, markdown
 from evaluation.summary import unique_names
 from learners.run_folder import RunFolder
-from learners.settings import TrainConfig
+from learners.settings import TrainConfig, flat
 from learners.training import train
 from policies.averaging import average_policies
 from policies.selector import PolicyCard, Selector, load_policy, save_policy
@@ -292,10 +292,10 @@ def _record_plan(folder: RunFolder, plan: dict[str, Any]) -> None:
         folder.write_text(file, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
         return
     try:
-        before = _flat(json.loads(file.read_text(encoding="utf-8")))
+        before = flat(json.loads(file.read_text(encoding="utf-8")), lists=True)
     except ValueError as error:
         raise ConfigError(f"{file} cannot be read ({error}); choose another --out.") from None
-    now = _flat(plan)
+    now = flat(plan, lists=True)
     for name in [*now, *before]:
         if name not in before or name not in now or before[name] != now[name]:
             there, here = (repr(p[name]) if name in p else "not there" for p in (before, now))
@@ -303,17 +303,6 @@ def _record_plan(folder: RunFolder, plan: dict[str, Any]) -> None:
                 f"{folder.root} was begun with another plan: {name} is {there} in its plan.json and {here} in this "
                 "command; give the same settings to go on, or choose another --out."
             )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists by dotted names."""
-    if not isinstance(value, dict | list):
-        return {prefix: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    flat: dict[str, Any] = {}
-    for key, inner in items:
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 # Training
