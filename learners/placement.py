@@ -24,11 +24,12 @@ SHARED = 190e6  # of them: pages of libraries, which all processes of a machine 
 INFOS = 400  # bytes of an episode's round on its way: figures about it, and what wraps them
 _FLOAT = 4  # bytes
 
-# What playing holds, in floats; fitted to the peaks by N, E and K in docs/scaling.md, "How it grows".
+# What playing holds, in floats; fitted to the peaks by N (samples), E (episodes) and K (candidates) in docs/scaling.md,
+# "How it grows".
 COPIES_WHILE_PREPARING = 4  # of a data set's prepared policy half: itself, and what it is made from
-COPIES_OF_OUTPUTS = 3  # of what the task model says of the candidates: hidden units, logits, their fusion
-FLOATS_OF_POOL_ROW = 8  # per episode: masks, distances, what candidates are chosen by
-FLOATS_OF_HELD_ROW = 4  # per episode: what its models reached on a validation or reward row ...
+COPIES_OF_OUTPUTS = 3  # of what the task model says of the candidates, which grows with K
+FLOATS_OF_POOL_ROW = 8  # per episode: masks, distances, what candidates are chosen by; grows with N
+FLOATS_OF_HELD_ROW = 4  # per episode: what its models reached on a validation or reward row, ...
 RIGHT_OR_WRONG = 1 / 4  # ... and a byte for each modality
 
 

@@ -23,15 +23,15 @@ from runtime.cluster import held_back_errors
 
 ENV_NAME = "rl_mba_multimodal_al"
 
-# Observations of a round that a process that plays holds for each episode: copies in which the policy computes, and,
-# where the learner looks at them, those of every round that wait to be sent. Fitted to the peaks at 100, 400 and 1,600
-# candidates in docs/scaling.md, "How it grows".
-COPIES_WHILE_CHOOSING, COPIES_WAITING = 12, 3
+# How often a process that plays holds an episode's observation of a round: while the policy computes with it, and from
+# then on where the learner is to look at it. From 100 to 1,600 candidates the peak in docs/scaling.md, "How it grows",
+# rises by 341 MB at 48 episodes: by 81 MB of outputs, and 16 times the observations.
+COPIES_WHILE_CHOOSING, COPIES_KEPT = 12, 3
 
-# What an iteration's episodes come to where they are learned from, in multiples of their bytes on the way. Fitted to
-# the peaks of driver and learners in docs/scaling.md, "Memory".
-LEARNING_DRIVER = 5  # received, divided into minibatches, differentiated
-SENDING_DRIVER, REMOTE_LEARNER = 3, 4.5
+# How often an iteration's episodes, as they are on their way, are held where they are learned from, or passed on. Fitted
+# to the peaks with 84 MB of observations in docs/scaling.md, "Memory".
+COPIES_IN_LEARNING_DRIVER = 5
+COPIES_IN_SENDING_DRIVER, COPIES_IN_REMOTE_LEARNERS = 3, 4.5
 
 
 class GradientTrainer(Trainer):
@@ -63,14 +63,16 @@ class GradientTrainer(Trainer):
 
     @classmethod
     def observations_held(cls, config: TrainConfig) -> int:
-        kept = config.protocol.rounds + 1 if cls.sends_observations(config) else 1
-        return COPIES_WHILE_CHOOSING + COPIES_WAITING * kept
+        rounds = config.protocol.rounds + 1 if cls.sends_observations(config) else 1
+        return COPIES_WHILE_CHOOSING + COPIES_KEPT * rounds
 
     @classmethod
     def learning_bytes(cls, config: TrainConfig) -> tuple[float, float]:
         learners = config.resources.num_learners
         seen = config.learner.groups * config.learner.copies * config.protocol.rounds * sent_bytes(config)
-        return (SENDING_DRIVER * seen, REMOTE_LEARNER * seen / learners) if learners else (LEARNING_DRIVER * seen, 0.0)
+        if not learners:
+            return COPIES_IN_LEARNING_DRIVER * seen, 0.0
+        return COPIES_IN_SENDING_DRIVER * seen, COPIES_IN_REMOTE_LEARNERS * seen / learners
 
     def __init__(self, config: TrainConfig, card: PolicyCard, done: int = 0, say: Say = silent):
         super().__init__(config, card, done, say)

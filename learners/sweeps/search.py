@@ -42,6 +42,7 @@ from learners.storage import RunCopy
 from learners.sweeps.config import SweepConfig
 from learners.sweeps.pareto import choose, draw, pareto_front, table
 from learners.telemetry.board import Board, Progress
+from learners.training import train
 from policies.selector import load_policy
 from runtime.cluster import local_ray
 
@@ -178,8 +179,6 @@ def _tune_config(config: SweepConfig) -> tune.TuneConfig:
 
 def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | None) -> None:
     """One trial, in a process of its own: train in slices, measure after each."""
-    from learners.training import train  # registers algorithms with ray where it runs
-
     torch.set_num_threads(1)
     context = tune.get_context()
     run = RunFolder(Path(out) / "trials" / context.get_trial_id())
