@@ -28,8 +28,8 @@ ENV_NAME = "rl_mba_multimodal_al"
 # rises by 341 MB at 48 episodes: by 81 MB of outputs, and 16 times the observations.
 COPIES_WHILE_CHOOSING, COPIES_KEPT = 12, 3
 
-# How often an iteration's episodes, as they are on their way, are held where they are learned from, or passed on. Fitted
-# to the peaks with 84 MB of observations in docs/scaling.md, "Memory".
+# How often an iteration's episodes, as they are on their way, are held where they are learned from, or passed on.
+# Fitted to the peaks with 84 MB of observations in docs/scaling.md, "Memory".
 COPIES_IN_LEARNING_DRIVER = 5
 COPIES_IN_SENDING_DRIVER, COPIES_IN_REMOTE_LEARNERS = 3, 4.5
 
