@@ -26,9 +26,10 @@ import torch
 
 from benchmarks.timing import count_seconds
 from learners.algorithms.evolution import EvolutionTrainer
-from learners.placement import DRIVER, RLLIB, learning_bytes, runner_bytes, sent_bytes, size_of
+from learners.algorithms.gradient import make_algorithm
+from learners.placement import DRIVER, RLLIB, runner_bytes, sent_bytes, size_of
 from learners.settings import TrainConfig, build, merge
-from learners.training import make_algorithm, opened, policy_card
+from learners.training import opened, policy_card
 from runtime import markdown
 from runtime.cluster import local_ray
 
@@ -98,7 +99,7 @@ def _gradient_run(config: TrainConfig, iterations: int) -> Measured:
         if config.resources.num_learners:
             answers = algorithm.learner_group.foreach_learner(_pid)
             found.memory["learner"] = [memory_of(answer.get()) for answer in answers]
-        driver, learner = learning_bytes(config)
+        driver, learner = config.trainer.learning_bytes(config)
         found.predicted["driver"], found.predicted["learner"] = DRIVER + driver, RLLIB + learner
         found.predicted["runner"] = runner_bytes(config, [size_of(pool, config) for pool in opened(config)])
     finally:

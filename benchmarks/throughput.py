@@ -94,8 +94,8 @@ def training_products(dataset: str, repeats: int) -> tuple[float, float]:
 
 def rllib_share(dataset: str, iterations: int) -> dict[str, float]:
     """Seconds per training iteration, without remote runners, by who spends them."""
+    from learners.algorithms.gradient import make_algorithm
     from learners.settings import TrainConfig, build
-    from learners.training import make_algorithm
     from runtime.cluster import local_ray
 
     spent = {"environment": 0.0, "policy": 0.0}

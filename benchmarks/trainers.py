@@ -27,9 +27,9 @@ def train(dataset: str, algorithm: str, seed: int, slices: int, minutes: float, 
     for i, policy in enumerate(kept):
         if policy.is_dir():
             continue
-        resume = ["--resume"] if i else ["--dataset", dataset, "--algorithm", algorithm, "--seed", str(seed)]
-        if algorithm != "evolution" and not i:
-            resume += ["--set", "learner.iterations=100000"]
+        begin = ["--dataset", dataset, "--algorithm", algorithm, "--seed", str(seed)]
+        begin += ["--set", "learner.iterations=100000"]
+        resume = ["--resume"] if i else begin
         run("train", "--out", str(folder), "--minutes", str(minutes), *resume)
         shutil.copytree(folder / "policy", policy)
     return kept

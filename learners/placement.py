@@ -5,6 +5,7 @@ The constants were fitted to measured peaks; docs/scaling.md holds the estimates
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,21 @@ import ray
 from envs.candidates import STATE, observation_bytes
 from envs.pools import Pool
 from envs.pools.partition import partition, training_roles
-from learners.algorithms.evolution import STARTS_PER_TASK
 from learners.settings import TrainConfig
 
 # Bytes of a process that has its libraries and its part of RLlib, and has done nothing.
-DRIVER, RLLIB, TASK = 670e6, 550e6, 400e6
-INFOS = 400  # bytes of an episode's round on its way: figures about it, and what wraps them
+DRIVER, RLLIB = 670e6, 550e6
 SHARED = 190e6  # of them: pages of libraries, which all processes of a machine share
+INFOS = 400  # bytes of an episode's round on its way: figures about it, and what wraps them
 _FLOAT = 4  # bytes
+
+# What playing holds, in floats; fitted to the peaks by N (samples), E (episodes) and K (candidates) in docs/scaling.md,
+# "How it grows".
+COPIES_WHILE_PREPARING = 4  # of a data set's prepared policy half: itself, and what it is made from
+COPIES_OF_OUTPUTS = 3  # of what the task model says of the candidates, which grows with K
+FLOATS_OF_POOL_ROW = 8  # per episode: masks, distances, what candidates are chosen by; grows with N
+FLOATS_OF_HELD_ROW = 4  # per episode: what its models reached on a validation or reward row, ...
+RIGHT_OR_WRONG = 1 / 4  # ... and a byte for each modality
 
 
 @dataclass(frozen=True)
@@ -57,54 +65,40 @@ def round_bytes(config: TrainConfig) -> int:
     return observation_bytes(slots, len(config.policy.features))
 
 
-def sends_observations(config: TrainConfig) -> bool:
-    """Whether the learner looks at observations; else it is sent the gradients that were taken at the draw."""
-    return config.algorithm != "reinforce" or not config.policy.only_linear
-
-
 def sent_bytes(config: TrainConfig) -> int:
     """About the bytes of one episode's round on its way from an environment runner to the learner."""
     policy = config.policy
     static, state = len(policy.features), len(STATE)
     picks = config.protocol.batch_size * (_FLOAT * static + 8)
     weights = (static + len(policy.batch_features)) * (1 + len(policy.state))
-    seen = round_bytes(config) if sends_observations(config) else _FLOAT * (state + weights)
+    seen = round_bytes(config) if config.trainer.sends_observations(config) else _FLOAT * (state + weights)
     return seen + picks + INFOS
 
 
 def episodes_of_runner(config: TrainConfig) -> int:
     """Episodes that one process advances in lockstep."""
-    if config.algorithm == "evolution":
-        return (config.evolution.population + 2) * min(config.evolution.starts, STARTS_PER_TASK)
-    return config.learner.groups // max(config.resources.num_env_runners, 1) * config.learner.copies
+    return math.prod(config.trainer.together(config))
 
 
 def runner_bytes(config: TrainConfig, sizes: Sequence[Size]) -> float:
     """About the most that a process that plays holds, without the raw features of its data sets."""
+    starts, _ = config.trainer.together(config)
     episodes = episodes_of_runner(config)
-    evolution = config.algorithm == "evolution"
-    starts = min(config.evolution.starts, STARTS_PER_TASK) if evolution else episodes // config.learner.copies
     slots = config.candidates.per_pick * config.protocol.batch_size
-    prepared = 4 * sum(s.modalities * s.width * s.rows for s in sizes)  # and copies of it while it is prepared
+    prepared = COPIES_WHILE_PREPARING * sum(s.modalities * s.width * s.rows for s in sizes)
     outputs = [s.modalities * (config.model.hidden + s.classes) + s.classes for s in sizes]  # of a row
     play = max(
         starts * s.modalities * s.width * (s.pool + s.held)
-        + episodes * (3 * o * min(slots, s.pool) + 8 * s.pool + (4 + s.modalities / 4) * s.held)
+        + episodes
+        * (
+            COPIES_OF_OUTPUTS * o * min(slots, s.pool)
+            + FLOATS_OF_POOL_ROW * s.pool
+            + (FLOATS_OF_HELD_ROW + s.modalities * RIGHT_OR_WRONG) * s.held
+        )
         for s, o in zip(sizes, outputs, strict=True)
     )
-    # The policy computes with several copies of what episodes see; where the learner looks at it, it is kept as well.
-    rounds = config.protocol.rounds + 1 if sends_observations(config) else 1
-    kept = 0 if evolution else (12 + 3 * rounds) * episodes * round_bytes(config)
-    return (TASK if evolution else RLLIB) + _FLOAT * (prepared + play) + kept
-
-
-def learning_bytes(config: TrainConfig) -> tuple[float, float]:
-    """About what an iteration's episodes, and learning from them, add to the driver and to each remote learner."""
-    if config.algorithm == "evolution":
-        return 0.0, 0.0
-    learners = config.resources.num_learners
-    seen = config.learner.groups * config.learner.copies * config.protocol.rounds * sent_bytes(config)
-    return (3 * seen, 4.5 * seen / learners) if learners else (5 * seen, 0.0)
+    kept = config.trainer.observations_held(config) * episodes * round_bytes(config)
+    return config.trainer.process_bytes + _FLOAT * (prepared + play) + kept
 
 
 def describe(config: TrainConfig, sizes: Sequence[Size]) -> list[str]:
@@ -113,15 +107,14 @@ def describe(config: TrainConfig, sizes: Sequence[Size]) -> list[str]:
     runners, learners = resources.num_env_runners, resources.num_learners
     play = f"{runners} x {episodes} episodes in lockstep{_on(resources.num_gpus_per_env_runner)}"
     learn = f"{learners} remote{_on(resources.num_gpus_per_learner)}" if learners else "in the driver"
-    what = "searches" if config.algorithm == "evolution" else "learns"
     if runners:
         first = f"environment runners {play}; learner {learn}; 1 thread each"
     else:
-        first = f"one process plays {episodes} episodes in lockstep and {what}; 1 thread"
+        first = f"one process plays {episodes} episodes in lockstep and {config.trainer.verb}; 1 thread"
     cluster = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
     first += "" if cluster else f"; {os.cpu_count()} cores here"
-    player, (driver, learner) = runner_bytes(config, sizes), learning_bytes(config)
-    driver += DRIVER + (0 if runners else player - (TASK if config.algorithm == "evolution" else RLLIB))
+    player, (driver, learner) = runner_bytes(config, sizes), config.trainer.learning_bytes(config)
+    driver += DRIVER + (0 if runners else player - config.trainer.process_bytes)
     parts = [f"{driver / 1e9:.1f} GB the driver"]
     if runners:
         parts.append(f"{player / 1e9:.1f} GB each runner")

@@ -18,12 +18,12 @@ from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
+from learners.algorithms import get_algorithm
 from learners.algorithms.advantages import ADVANTAGES
+from learners.algorithms.base import Trainer
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
-ALGORITHMS = ("reinforce", "ppo", "appo", "evolution")
-EPOCHS = {"ppo": 4, "appo": 1}  # rows of appo are an update old, and more passes carry the policy far away from them
 T = TypeVar("T", bound=Section)
 
 
@@ -53,7 +53,7 @@ class ProximalConfig(Section, prefix="proximal."):
     """What PPO and APPO add to `LearnerConfig`."""
 
     clip: Annotated[float, Gt(0), Lt(1)] = 0.2  # how far the probability ratio per pick may move from 1
-    epochs: Annotated[int, Ge(1)] | None = None  # passes over an iteration's rows; none: as many as EPOCHS says
+    epochs: Annotated[int, Ge(1)] | None = None  # passes over an iteration's rows; none: 4 of ppo, 1 of appo
     minibatch_rows: Annotated[int, Ge(1)] = 256  # at most so many rows (rounds of episodes) in a gradient step
 
 
@@ -101,7 +101,7 @@ class TrainConfig(Section, prefix=""):
     seed: Annotated[int, Ge(0), Help("decides starts and draws")] = 0
     minutes: Annotated[float, Gt(0), Help("stop after the iteration in which they run out")] = 10.0
     preset: str = "default"
-    algorithm: Annotated[str, OneOf(ALGORITHMS), Help("how the policy is learned")] = "reinforce"
+    algorithm: Annotated[str, Help("reinforce, ppo, appo, evolution, or module:Class of your own")] = "reinforce"
     starts: Annotated[int, Ge(1)] = 64  # distinct episode starts per data set
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     model: FrozenConfig = field(default_factory=FrozenConfig)
@@ -115,39 +115,21 @@ class TrainConfig(Section, prefix=""):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.algorithm == "evolution":
-            self._check_evolution()
-        else:
-            self._check_gradient()
+        self.trainer.check(self)
 
-    def _check_evolution(self) -> None:
-        if not self.policy.only_linear:
-            raise ConfigError(
-                f"Evolution searches the weights of a linear policy, and policy.mlp is {list(self.policy.mlp)}; "
-                "leave it empty, or train by --algorithm reinforce."
-            )
-
-    def _check_gradient(self) -> None:
-        if self.evolution.vary_protocol:
-            raise ConfigError(
-                f"evolution.vary_protocol takes --algorithm evolution; {self.algorithm} plays one protocol throughout."
-            )
-        if self.algorithm == "appo" and not self.resources.num_env_runners:
-            raise ConfigError(
-                "appo needs processes that play while another one learns, and resources.num_env_runners is 0; set "
-                "--num-env-runners to 1 or more, or use --algorithm ppo."
-            )
-        runners = max(self.resources.num_env_runners, 1)
-        if self.learner.groups % runners:
-            raise ConfigError(
-                f"learner.groups is {self.learner.groups}, which {runners} environment runners cannot share evenly; "
-                f"choose a multiple of {runners}."
-            )
+    @property
+    def trainer(self) -> type[Trainer]:
+        """The algorithm."""
+        return get_algorithm(self.algorithm)
 
     @property
     def iterations(self) -> int:
         """At most so many iterations or generations."""
-        return self.evolution.generations if self.algorithm == "evolution" else self.learner.iterations
+        return self.trainer.iterations(self)
+
+    def until(self, iterations: int) -> TrainConfig:
+        """The same training, ending after so many iterations."""
+        return self.trainer.until(self, iterations)
 
     def env(self) -> EnvConfig:
         """The environment that this run trains on."""
@@ -243,6 +225,18 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def flat(nested: Any, lists: bool = False, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names; with `lists`, what lists hold by its position."""
+    if lists and isinstance(nested, list):
+        nested = dict(enumerate(nested))
+    if not isinstance(nested, Mapping):
+        return {prefix: nested}
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, lists, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:

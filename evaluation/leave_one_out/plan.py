@@ -21,7 +21,7 @@ from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig
 from learners.run_folder import RunFolder
-from learners.settings import TrainConfig
+from learners.settings import TrainConfig, flat
 
 STRATEGIES = ("random", "margin", "badge", "bmmal", "hand_tuned")
 LEAST_SOURCES = 3  # fewer targets say nothing about the next one
@@ -148,10 +148,10 @@ class Plan:
 def _check_same(plan: dict[str, Any], file: Path) -> None:
     """Raise ConfigError, with the first difference, where a plan.json holds another plan."""
     try:
-        before = _flat(json.loads(file.read_text(encoding="utf-8")))
+        before = flat(json.loads(file.read_text(encoding="utf-8")), lists=True)
     except ValueError as error:
         raise ConfigError(f"{file} cannot be read ({error}); choose another --out.") from None
-    now = _flat(plan)
+    now = flat(plan, lists=True)
     for name in [*now, *before]:
         if name not in before or name not in now or before[name] != now[name]:
             there, here = (repr(p[name]) if name in p else "not there" for p in (before, now))
@@ -251,14 +251,3 @@ def plan_trainings(names: Sequence[str], seed: int, training_seeds: int, splits:
             picked = tuple(names[i] for i in sorted(members))
             trainings.append(Training(f"split{split}-{side}", picked, seed + len(trainings)))
     return trainings
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists by dotted names."""
-    if not isinstance(value, dict | list):
-        return {prefix: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    flat: dict[str, Any] = {}
-    for key, inner in items:
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat

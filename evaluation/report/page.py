@@ -29,6 +29,7 @@ from evaluation.report.gallery import has_gallery, make_gallery
 from evaluation.report.styles import StrategyStyle, assign_styles
 from evaluation.runs import Played
 from evaluation.summary import Across, Comparison, Summary
+from learners.settings import flat
 
 PICTURE_BYTES = 6 << 20  # pictures of all galleries together
 
@@ -160,9 +161,9 @@ def _section(shown: _DataSet, data: _Data) -> dict[str, Any]:
         "balance_table": tables.balance(s),
         "cost_table": tables.cost(s),
         "training": tables.policies(s),
-        "facts": _flat({k: v for k, v in p.facts.items() if k not in _LISTED_ELSEWHERE}),
+        "facts": _rows({k: v for k, v in p.facts.items() if k not in _LISTED_ELSEWHERE}),
         "pairing": s.facts["pairing"],
-        "cards": {n: _flat(card) for n, card in s.policies.items()},
+        "cards": {n: _rows(card) for n, card in s.policies.items()},
     }
 
 
@@ -242,19 +243,17 @@ def _across(summaries: Mapping[str, Summary], across: Across, data: _Data) -> di
     }
 
 
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Nested facts as rows of a table."""
-    rows: list[tuple[str, str]] = []
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value):
-            rows.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False)))
-        else:
-            rows.append(
-                (f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
-            )
-    return rows
+    return [(name, _cell(value)) for name, value in flat(facts).items()]
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    if any(isinstance(inner, Mapping) for inner in value):
+        return json.dumps(value, ensure_ascii=False)
+    return ", ".join(map(str, value))
 
 
 def _hash(script: str) -> str:

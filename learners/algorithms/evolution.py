@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import ray
 import torch
 
-from envs.errors import PolicyError
+from envs.errors import ConfigError, PolicyError
 from envs.models.base import TaskTrainer
 from envs.names import unique_names
 from envs.pools import Pool
@@ -26,6 +26,7 @@ from envs.randomness import start_seed, stream
 from envs.simulation import ProtocolConfig
 from envs.source import open_source, training_starts, training_trainer
 from envs.sources import is_family
+from learners.algorithms.base import Say, Trainer, silent
 from learners.algorithms.population import (
     Arena,
     draw_protocol,
@@ -132,21 +133,36 @@ class _Opened:
     trainer: TaskTrainer | ray.ObjectRef
 
 
-class EvolutionTrainer:
-    """Training by evolution strategies, a generation at a time.
-
-    Args:
-        config: settings; the algorithm is 'evolution'.
-        card: of the policy; the labels of pools that are drawn are added to it as training looks at them.
-    """
+class EvolutionTrainer(Trainer):
+    """Training by evolution strategies, a generation at a time."""
 
     played = "the population's mean, greedy, on reward rows"
+    verb = "searches"
 
-    def __init__(self, config: TrainConfig, card: PolicyCard):
-        self.config, self.card = config, card
+    @classmethod
+    def check(cls, config: TrainConfig) -> None:
+        if not config.policy.only_linear:
+            raise ConfigError(
+                f"Evolution searches the weights of a linear policy, and policy.mlp is {list(config.policy.mlp)}; "
+                "leave it empty, or train by --algorithm reinforce."
+            )
+
+    @classmethod
+    def iterations(cls, config: TrainConfig) -> int:
+        return config.evolution.generations
+
+    @classmethod
+    def until(cls, config: TrainConfig, iterations: int) -> TrainConfig:
+        return replace(config, evolution=replace(config.evolution, generations=iterations))
+
+    @classmethod
+    def together(cls, config: TrainConfig) -> tuple[int, int]:
+        return min(config.evolution.starts, STARTS_PER_TASK), config.evolution.population + 2
+
+    def __init__(self, config: TrainConfig, card: PolicyCard, done: int = 0, say: Say = silent):
+        super().__init__(config, card, done, say)
         self._shape = tuple(Selector(config.policy).weights.shape)
         self._initial = Selector(config.policy).weights.detach().double().numpy().reshape(-1)
-        self.histograms: dict[str, np.ndarray] = {}
         self._search = self._new_search()
         self._players = Players(config.resources)
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}

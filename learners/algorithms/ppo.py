@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -60,32 +60,6 @@ class PPOConfig(ReinforceConfig):
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or PPO)
-        self.ratio_clip = 0.2
-        self.epochs = 4
-        self.minibatch_rows = 256
-
-    @override(AlgorithmConfig)
-    def training(
-        self,
-        *,
-        ratio_clip: float = NotProvided,
-        epochs: int = NotProvided,
-        minibatch_rows: int = NotProvided,
-        **kwargs: Any,
-    ) -> PPOConfig:
-        """Set what belongs to this algorithm; the rest is that of `ReinforceConfig.training`.
-
-        Args:
-            ratio_clip: how far the ratio per pick may move from 1 and still be rewarded.
-            epochs: passes over an iteration's rows.
-            minibatch_rows: at most so many rows (rounds of episodes) in a gradient step.
-        """
-        super().training(**kwargs)
-        given = locals()
-        for name in ("ratio_clip", "epochs", "minibatch_rows"):
-            if given[name] is not NotProvided:
-                setattr(self, name, given[name])
-        return self
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> type:
@@ -101,13 +75,15 @@ class PPOLearner(ReinforceLearner):
         self._seen: dict[str, list[float]] = defaultdict(list)
 
     @override(TorchLearner)
-    def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
+    def compute_loss_for_module(
+        self, *, module_id: str, config: PPOConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
         loss, figures = proximal_loss(
             fwd_out[Columns.ACTION_LOGP],
             batch[Columns.ACTION_LOGP],
             batch[Columns.ADVANTAGES],
             config.batch_size,
-            config.ratio_clip,
+            config.proximal.clip,
         )
         for name, value in figures.items():
             self._seen[name].append(value.item())
@@ -125,6 +101,7 @@ class PPO(Reinforce):
     """Several passes over each iteration's episodes."""
 
     needs_behaviour = True
+    epochs = 4  # passes over an iteration's rows, unless the settings say another number
     loss_figures = ("clipped_share", "divergence_per_pick", "entropy_per_pick")  # means over an iteration's steps
 
     @classmethod
@@ -139,8 +116,9 @@ class PPO(Reinforce):
         RLlib repeats rows to fill a minibatch: one larger than what a learner has would pass for several epochs.
         """
         rows = math.ceil(rows / max(self.config.num_learners, 1))
-        size = math.ceil(rows / math.ceil(rows / self.config.minibatch_rows))
-        return {"num_epochs": self.config.epochs, "minibatch_size": size, "shuffle_batch_per_epoch": True}
+        proximal = self.config.proximal
+        size = math.ceil(rows / math.ceil(rows / proximal.minibatch_rows))
+        return {"num_epochs": proximal.epochs or self.epochs, "minibatch_size": size, "shuffle_batch_per_epoch": True}
 
 
 class APPO(PPO):
@@ -151,6 +129,8 @@ class APPO(PPO):
     an update or two old (the figure `learner/updates_behind`), and the clipped ratio accounts for that, as long as
     few further steps are taken on the same rows. Groups stay whole, because a runner plays whole groups.
     """
+
+    epochs = 1  # rows are an update old, and more passes carry the policy far away from them
 
     @override(Reinforce)
     def setup(self, config: AlgorithmConfig) -> None:

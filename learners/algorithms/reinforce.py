@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -30,10 +30,12 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from torch import Tensor
 
 from envs.errors import RLMBAError
 from learners.algorithms.advantages import ADVANTAGES
 from learners.algorithms.rl_module import PICKED, SelectorModule
+from learners.settings import LearnerConfig, ProximalConfig
 from learners.telemetry.drawn import drawn_values
 from policies.selector import SelectorConfig
 
@@ -72,14 +74,6 @@ class ReinforceConfig(AlgorithmConfig):
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or Reinforce)
-        self.selector = SelectorConfig()
-        self.batch_size = 1
-        self.advantage = "group"
-        self.advantage_decay = 0.9
-        self.advantage_clip = 0.0
-        self.weight_average = 0.9
-        self.lr = 0.08
-        self.grad_clip = 1.0
         self.grad_clip_by = "global_norm"
         # Whole episodes come from rollout_fragment_length = T; "complete_episodes" would re-seed the environment
         # on every sample call.
@@ -91,40 +85,22 @@ class ReinforceConfig(AlgorithmConfig):
         self.normalize_actions = False
         self.clip_actions = False
         self.callbacks(Lighten)
+        self.selection(SelectorConfig(), batch_size=1)
+        self.learning(LearnerConfig(), ProximalConfig())
 
-    @override(AlgorithmConfig)
-    def training(
-        self,
-        *,
-        selector: SelectorConfig = NotProvided,
-        batch_size: int = NotProvided,
-        advantage: str = NotProvided,
-        advantage_decay: float = NotProvided,
-        advantage_clip: float = NotProvided,
-        weight_average: float = NotProvided,
-        **kwargs: Any,
-    ) -> ReinforceConfig:
-        """Set what belongs to this algorithm.
-
-        Args:
-            selector: shape of the selection network.
-            batch_size: b, picks per step.
-            advantage: a name in `learners.algorithms.advantages.ADVANTAGES`.
-            advantage_decay: of the moving-average baseline.
-            advantage_clip: largest magnitude of an advantage ("ema" only); 0 for none.
-            weight_average: decay per iteration of the averaged weights that are exported.
-        """
-        super().training(**kwargs)
-        given = locals()
-        for name in ("selector", "batch_size", "advantage", "advantage_decay", "advantage_clip", "weight_average"):
-            if given[name] is not NotProvided:
-                setattr(self, name, given[name])
+    def selection(self, selector: SelectorConfig, batch_size: int) -> Self:
+        """Set the shape of the selection network, and b, picks per step."""
+        self.selector, self.batch_size = selector, batch_size
         return self
+
+    def learning(self, learner: LearnerConfig, proximal: ProximalConfig) -> Self:
+        """Set how weights follow from episodes; REINFORCE has no use for `proximal`."""
+        self.learner, self.proximal = learner, proximal
+        return self.training(lr=learner.learning_rate, grad_clip=learner.gradient_clip)
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        # One step on what the very weights drew that it starts from: gradients may be taken at the draw.
-        gradients = self.selector.only_linear and not self.algo_class.needs_behaviour
+        gradients = self.algo_class.differentiates_draws(self.selector)
         return RLModuleSpec(
             module_class=SelectorModule,
             model_config={"selector": self.selector, "batch_size": self.batch_size, "gradients": gradients},
@@ -139,7 +115,9 @@ class ReinforceLearner(TorchLearner):
     """Loss -mean(A log pi(batch)), the log-probability to first order or replayed pick by pick."""
 
     @override(TorchLearner)
-    def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
+    def compute_loss_for_module(
+        self, *, module_id: str, config: ReinforceConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
         logp = fwd_out[Columns.ACTION_LOGP]
         return -(logp * batch[Columns.ADVANTAGES]).mean()
 
@@ -154,10 +132,19 @@ class Reinforce(Algorithm):
     needs_behaviour = False  # whether the loss compares with the policy that drew
     loss_figures: tuple[str, ...] = ()  # what the loss logs about itself
 
+    @classmethod
+    def differentiates_draws(cls, selector: SelectorConfig) -> bool:
+        """Whether gradients are taken where batches are drawn, so that the learner needs no observations.
+
+        They may be where there is one step on what the very weights drew that it starts from.
+        """
+        return selector.only_linear and not cls.needs_behaviour
+
     @override(Algorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         super().setup(config)
-        self.advantages = ADVANTAGES[self.config.advantage](self.config.advantage_decay, self.config.advantage_clip)
+        learner = self.config.learner
+        self.advantages = ADVANTAGES[learner.advantage](learner.advantage_decay, learner.advantage_clip)
         self.averaged: dict[str, np.ndarray] = self._weights()
         self._updates = 0
         self._figures: dict[str, float] = {}
@@ -293,7 +280,7 @@ class Reinforce(Algorithm):
     def _average_weights(self) -> None:
         self._updates += 1
         # Early on the plain mean is better than an average that remembers the start.
-        decay = min(self.config.weight_average, 1.0 - 1.0 / (self._updates + 1))
+        decay = min(self.config.learner.weight_average, 1.0 - 1.0 / (self._updates + 1))
         for name, value in self._weights().items():
             self.averaged[name] = decay * self.averaged[name] + (1.0 - decay) * value
 

@@ -1,9 +1,9 @@
-"""What a sweep is: the files of tune_configs/, typed and checked. No ray."""
+"""What a sweep is: the files of tune_configs/, typed and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -57,7 +57,7 @@ class SweepConfig(Section, prefix="sweep."):
             raise ConfigError("space is empty; name the settings to search over.")
         for name, values in self.space.items():
             _check_range(name, values)
-        first = self.train_config({name: low_end(values) for name, values in self.space.items()})
+        first = self.first()
         if not first.policy.only_linear:
             raise ConfigError("A sweep measures linear policies; leave policy.mlp empty and policy.linear true.")
         if self.slices > first.iterations:
@@ -76,17 +76,9 @@ class SweepConfig(Section, prefix="sweep."):
             settings = merge(settings, value)
         return build(TrainConfig, settings)
 
-
-def until(config: TrainConfig, iterations: int) -> TrainConfig:
-    """The same training, ending after so many iterations."""
-    if config.algorithm == "evolution":
-        return replace(config, evolution=replace(config.evolution, generations=iterations))
-    return replace(config, learner=replace(config.learner, iterations=iterations))
-
-
-def low_end(values: Mapping[str, list[Any]]) -> Any:
-    """A value of the range."""
-    return next(iter(values.values()))[0]
+    def first(self) -> TrainConfig:
+        """Settings of the trial that was given the low end of every range."""
+        return self.train_config({name: next(iter(values.values()))[0] for name, values in self.space.items()})
 
 
 def _check_range(name: str, values: Mapping[str, list[Any]]) -> None:

@@ -36,15 +36,17 @@ from learners.algorithms.population import Arena, play_population
 from learners.run_folder import RunFolder
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.sweeps.config import SweepConfig, until
+from learners.sweeps.config import SweepConfig
 from learners.sweeps.pareto import choose, draw, pareto_front, table
 from learners.telemetry.board import Board
+from learners.training import train
 from policies.policy_file import load_policy
 from runtime.cluster import local_ray
 from runtime.progress import Progress
 
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0
 SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
+DESCRIBED = "sweep.yaml"
 POLICY = "policy_folder"  # of a checkpoint that trials exchange
 
 
@@ -64,32 +66,51 @@ def sweep(
         RLMBAError: on bad settings or data, before any trial starts; where every trial failed.
     """
     out = Path(out).absolute()
-    described = out / "sweep.yaml"
-    copy = RunCopy(storage, RunFolder(out), described.name, skip=("tune", "trials")) if storage else None
+    copy = RunCopy(storage, RunFolder(out), DESCRIBED, skip=("tune", "trials")) if storage else None
     if copy is not None and resume:
         copy.fetch()
     elif copy is not None:
         copy.refuse_other_run()
-    if resume:
-        if not described.is_file():
-            raise ConfigError(f"{out} holds no sweep to resume; start one without --resume.")
-        config = build(SweepConfig, read_yaml(described))
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    config = _with_data(_resumed(out) if resume else _fresh(config, out))
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        RunFolder(out).write_text(out / DESCRIBED, to_yaml(config))
+    if copy is not None:
+        copy.send()
+    summary = _conclude(config, out, _search(config, out, resume, copy.place if copy is not None else None))
+    if copy is not None:
+        copy.finish()
+    return summary
+
+
+def _resumed(out: Path) -> SweepConfig:
+    """What the sweep in a folder searches."""
+    if not (out / DESCRIBED).is_file():
+        raise ConfigError(f"{out} holds no sweep to resume; start one without --resume.")
+    return build(SweepConfig, read_yaml(out / DESCRIBED))
+
+
+def _fresh(config: SweepConfig, out: Path) -> SweepConfig:
+    """A new sweep, whose folder is vacant."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; choose another --out, or --resume the sweep that is there.")
-    sample = _sample(config)
+    return config
+
+
+def _with_data(config: SweepConfig) -> SweepConfig:
+    """The sweep with the absolute names of its data sets, on each of which an episode fits."""
+    sample = config.first()
     for name in sample.datasets:
         if is_family(name):
             raise ConfigError(f"'{name}' is no single pool, and a sweep measures every trial on the same one.")
         # Raises ConfigError where the data set cannot supply the budget.
         open_source(name, sample.protocol, np.random.default_rng(sample.seed))
     datasets = [absolute_name(name) for name in sample.datasets]
-    config = replace(config, train=dict(config.train) | {"datasets": datasets})
-    if not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        RunFolder(out).write_text(described, to_yaml(config))
-    if copy is not None:
-        copy.send()
-    place = copy.place if copy is not None else None
+    return replace(config, train=dict(config.train) | {"datasets": datasets})
+
+
+def _search(config: SweepConfig, out: Path, resume: bool, place: str | None) -> tune.ResultGrid:
+    """Run the trials, or those that are left; their state lies at `place`, else in `out`."""
     tried = tune.with_parameters(_trial, config=config, out=str(out), place=place)
     tried = tune.with_resources(tried, {"cpu": 1})
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each trial writes its own events
@@ -108,11 +129,7 @@ def sweep(
                     callbacks=[_Show(config.trials, list(config.objectives))],
                 ),
             )
-        results = tuner.fit()
-    summary = _conclude(config, out, results)
-    if copy is not None:
-        copy.finish()
-    return summary
+        return tuner.fit()
 
 
 def _restored(place: str, tried: Any) -> tune.Tuner | None:
@@ -122,10 +139,6 @@ def _restored(place: str, tried: Any) -> tune.Tuner | None:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     return tune.Tuner.restore(folder, trainable=tried, resume_unfinished=True, resume_errored=True)
-
-
-def _sample(config: SweepConfig) -> TrainConfig:
-    return config.train_config({name: next(iter(values.values()))[0] for name, values in config.space.items()})
 
 
 def _space(config: SweepConfig) -> dict[str, Any]:
@@ -165,8 +178,6 @@ def _tune_config(config: SweepConfig) -> tune.TuneConfig:
 
 def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | None) -> None:
     """One trial, in a process of its own: train in slices, measure after each."""
-    from learners.training import train  # registers algorithms with ray where it runs
-
     torch.set_num_threads(1)
     context = tune.get_context()
     run = RunFolder(Path(out) / "trials" / context.get_trial_id())
@@ -185,7 +196,7 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | N
         copy.fetch()  # it went on another machine before
     for part in range(done, config.slices):
         iterations = round(whole.iterations * (part + 1) / config.slices)
-        now = until(whole, iterations)
+        now = whole.until(iterations)
         resume = run.is_run() and bool(run.finished_checkpoints())
         if not resume:
             shutil.rmtree(run.root, ignore_errors=True)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from learners.settings import flat
 from policies.policy_file import PolicyCard
 from runtime import markdown
 
@@ -97,7 +98,8 @@ class Board:
             metrics: results; shown as result/<name>.
         """
         results = {f"result/{name}": float(value) for name, value in metrics.items()}
-        for summary in hparams_summaries(_flat(settings), results):
+        shown = {name: _shown(value) for name, value in flat(settings).items()}
+        for summary in hparams_summaries(shown, results):
             self._writer.file_writer.add_summary(summary)
         for tag, value in results.items():
             self._writer.add_scalar(tag, value, 0)
@@ -108,17 +110,11 @@ class Board:
         self._writer.close()
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """Nested settings by dotted names."""
-    flat: dict[str, float | str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            flat[prefix + name] = value
-        else:
-            flat[prefix + name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return flat
+def _shown(value: Any) -> float | str:
+    """A setting as the HParams tab takes it."""
+    if isinstance(value, int | float):
+        return value
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from envs.errors import RLMBAError
+from learners.algorithms.gradient import ReinforceTrainer
 from learners.settings import TrainConfig, build, merge, parse_overrides
-from learners.training import GradientTrainer, opened, policy_card
+from learners.training import opened, policy_card
 from policies.policy_file import load_policy
 from runtime.cluster import local_ray
 from runtime.progress import Progress
@@ -323,7 +324,7 @@ def test_a_checkpoint_that_lacks_the_learner_is_none(tmp_path):
         learner.save_to_path = save_to_path
 
     with local_ray(1):
-        trainer = GradientTrainer(config, policy_card(config, opened(config)), 0, Progress())
+        trainer = ReinforceTrainer(config, policy_card(config, opened(config)), 0, Progress())
         trainer.save(str(tmp_path / "whole"))
         trainer.algorithm.learner_group.foreach_learner(full)
         with pytest.raises(RLMBAError, match="--resume"):

@@ -14,6 +14,7 @@ from learners.settings import (
     LearnerConfig,
     TrainConfig,
     build,
+    flat,
     merge,
     parse_overrides,
     preset_names,
@@ -245,3 +246,9 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     file = tmp_path / "empty.yaml"
     file.write_text("# nothing\n")
     assert read_yaml(file) == {}
+
+
+def test_nested_settings_by_dotted_names() -> None:
+    nested = {"a": {"x": 1, "y": {}}, "b": [{"c": 2}, 3], 4: None}
+    assert flat(nested) == {"a.x": 1, "b": [{"c": 2}, 3], "4": None}
+    assert flat(nested, lists=True) == {"a.x": 1, "b.0.c": 2, "b.1": 3, "4": None}

@@ -17,7 +17,7 @@ from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
 
 from envs.errors import ConfigError
 from learners.algorithms.ppo import PPO, PPOConfig, proximal_loss
-from learners.settings import TrainConfig, build
+from learners.settings import LearnerConfig, ProximalConfig, TrainConfig, build
 from policies.ordered_draw import log_probability
 from policies.policy_file import load_policy
 from policies.selector import Selector
@@ -77,7 +77,8 @@ def test_what_is_clipped_depends_on_the_change_per_pick(picks: int) -> None:
 @given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 300), st.integers(0, 3))
 @settings(deadline=None)
 def test_every_row_is_seen_in_every_epoch(rows: int, epochs: int, minibatch_rows: int, learners: int) -> None:
-    config = PPOConfig().training(epochs=epochs, minibatch_rows=minibatch_rows).learners(num_learners=learners)
+    proximal = ProximalConfig(epochs=epochs, minibatch_rows=minibatch_rows)
+    config = PPOConfig().learning(LearnerConfig(), proximal).learners(num_learners=learners)
     passes = PPO._passes(SimpleNamespace(config=config), rows * max(learners, 1))
     batch = MultiAgentBatch({"rows": SampleBatch({"row": np.arange(rows)})}, rows)  # what one learner has
     steps = [minibatch["rows"]["row"] for minibatch in MiniBatchCyclicIterator(batch, **passes)]

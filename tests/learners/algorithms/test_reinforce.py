@@ -9,10 +9,10 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from learners.algorithms.gradient import make_algorithm
 from learners.algorithms.rl_module import GRADIENT, PICKED, SelectorModule
-from learners.placement import round_bytes, sends_observations, sent_bytes
+from learners.placement import round_bytes, sent_bytes
 from learners.settings import TrainConfig, build, parse_overrides
-from learners.training import make_algorithm
 from policies.selector import SelectorConfig
 from tests.support.observations import FEW, random_observation
 from tests.support.training import DATASET, SMALL
@@ -58,7 +58,7 @@ def test_observations_travel_where_the_learner_looks_at_them(changes: list[str],
     finally:
         algorithm.stop()
     assert len(episodes) == 8 and all(len(episode) == 3 for episode in episodes)
-    whole = sends_observations(made)
+    whole = made.trainer.sends_observations(made)
     assert whole == bool(changes or top)
     for episode in episodes:
         assert ("features" in episode.get_observations()) == whole

@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import arrays
 import run
 from envs.errors import ConfigError
 from learners.settings import TrainConfig, build, read_yaml
-from learners.sweeps.config import SweepConfig, until
+from learners.sweeps.config import SweepConfig
 from learners.sweeps.pareto import choose, draw, pareto_front, table
 from tests.support.paths import ROOT
 from tests.support.sweeps import TINY
@@ -42,8 +42,7 @@ def test_the_choice_is_a_compromise() -> None:
 @pytest.mark.parametrize("name", ["balance", "learning", "population"])
 def test_the_files_of_tune_configs(name: str) -> None:
     config = build(SweepConfig, read_yaml(ROOT / "tune_configs" / f"{name}.yaml"))
-    chosen = config.train_config({key: next(iter(values.values()))[0] for key, values in config.space.items()})
-    assert until(chosen, 3).iterations == 3
+    assert config.first().until(3).iterations == 3
 
 
 @pytest.mark.parametrize(
