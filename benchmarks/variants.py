@@ -17,13 +17,14 @@ from pathlib import Path
 
 from benchmarks.commands import run
 from benchmarks.pretrained import BUNDLED, FAMILIES
-from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE
+from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE, Feature
 from evaluation.statistics import MeanInterval
 from evaluation.summary import StrategyFigures, Summary, read_summary
-from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES
+from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchFeature
 from runtime import markdown
 
-_DEFAULTS = [feature for feature in (*FEATURES.values(), *BATCH_FEATURES.values()) if feature.default]
+_ALL: list[Feature | type[BatchFeature]] = [*FEATURES.values(), *BATCH_FEATURES.values()]
+_DEFAULTS = [feature for feature in _ALL if feature.default]
 # Default features by what they tell; the variant "no-…" trains without one group.
 GROUPS = {
     group: [feature.name for feature in _DEFAULTS if group in feature.groups]

@@ -163,3 +163,15 @@ def _allowed(marks: tuple[Any, ...]) -> str:
     if low or high:
         return f"{words} and finite" if finite else words
     return "a finite number" if finite else ""
+
+
+def flat(nested: Any, lists: bool = False, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names; with `lists`, what lists hold by its position."""
+    if lists and isinstance(nested, list):
+        nested = dict(enumerate(nested))
+    if not isinstance(nested, Mapping):
+        return {prefix: nested}
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, lists, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.candidates import FEATURES
-from policies.batch_features import BATCH_FEATURES, BatchAware
+from envs.candidates import FEATURES, Feature
+from policies.batch_features import BATCH_FEATURES, BatchAware, BatchFeature
 from policies.selector import Selector
 
 MEASURES = "drawn at random, to measure the accuracy"
@@ -71,7 +71,8 @@ def _topics(selector: Selector) -> dict[tuple[str, str], list[int]]:
     The first feature of a reason decides which words hold.
     """
     topics: dict[tuple[str, str], list[int]] = {}
-    for feature in (*FEATURES.values(), *BATCH_FEATURES.values()):
+    features: list[Feature | type[BatchFeature]] = [*FEATURES.values(), *BATCH_FEATURES.values()]
+    for feature in features:
         if feature.name in selector.names:
             topics.setdefault(feature.words, []).append(selector.names.index(feature.name))
     return topics

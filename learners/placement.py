@@ -10,13 +10,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 
 from envs.candidates import STATE, observation_bytes
 from envs.pools import Pool
 from envs.pools.partition import partition, training_roles
-from learners.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from learners.settings import TrainConfig
 
 # Bytes of a process that has its libraries and its part of RLlib, and has done nothing.
 DRIVER, RLLIB = 670e6, 550e6

@@ -8,65 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt
 from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, nearest
-from envs.fields import Finite, Help, OneOf, Section, declarations, refuse
+from envs.fields import Help, Section, declarations, refuse
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
 from learners.algorithms import get_algorithm
-from learners.algorithms.advantages import ADVANTAGES
 from learners.algorithms.base import Trainer
+from learners.algorithms.config import EvolutionConfig, LearnerConfig, ProximalConfig
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
 T = TypeVar("T", bound=Section)
-
-
-@dataclass(frozen=True)
-class LearnerConfig(Section, prefix="learner."):
-    """How weights follow from episodes by policy gradients: REINFORCE, PPO and APPO."""
-
-    # group: return-to-go minus the group's mean; ema: one-step minus a moving average
-    advantage: Annotated[str, OneOf(ADVANTAGES)] = "group"
-    iterations: Annotated[int, Ge(1)] = 60  # at most; `minutes` may end training earlier
-    groups: Annotated[int, Ge(1)] = 6  # S, starts per iteration, over all environment runners
-    copies: Annotated[int, Ge(1)] = 16  # G, episodes per start
-    learning_rate: Annotated[float, Gt(0)] = 0.08  # of Adam
-    gradient_clip: Annotated[float, Gt(0)] = 1.0  # global norm
-    weight_average: Annotated[float, Ge(0), Lt(1)] = 0.9  # decay per iteration of the exported mean weights
-    advantage_decay: Annotated[float, Ge(0), Lt(1)] = 0.9  # ema: share of the moving average that survives an iteration
-    advantage_clip: Annotated[float, Ge(0)] = 0.0  # ema: largest magnitude of an advantage; 0 for none
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.advantage == "group" and self.copies < 2:
-            raise ConfigError("learner.copies is 1; advantage 'group' compares copies, so it needs at least 2.")
-
-
-@dataclass(frozen=True)
-class ProximalConfig(Section, prefix="proximal."):
-    """What PPO and APPO add to `LearnerConfig`."""
-
-    clip: Annotated[float, Gt(0), Lt(1)] = 0.2  # how far the probability ratio per pick may move from 1
-    epochs: Annotated[int, Ge(1)] | None = None  # passes over an iteration's rows; none: 4 of ppo, 1 of appo
-    minibatch_rows: Annotated[int, Ge(1)] = 256  # at most so many rows (rounds of episodes) in a gradient step
-
-
-@dataclass(frozen=True)
-class EvolutionConfig(Section, prefix="evolution."):
-    """How weights follow from episodes by an evolution strategy (diagonal CMA-ES)."""
-
-    generations: Annotated[int, Ge(1)] = 1000  # at most; `minutes` may end training earlier
-    population: Annotated[int, Ge(4)] = 16  # P, weight vectors tried in a generation
-    starts: Annotated[int, Ge(1)] = 2  # S, starts per source and generation; each is played by the whole population
-    # Standard deviation of the first generation around the policy's initial weights.
-    sigma0: Annotated[float, Gt(0), Finite()] = 0.5
-    vary_protocol: bool = False  # draw initial labels, batch size and rounds anew for each generation and source
 
 
 @dataclass(frozen=True)
@@ -225,18 +183,6 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def flat(nested: Any, lists: bool = False, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names; with `lists`, what lists hold by its position."""
-    if lists and isinstance(nested, list):
-        nested = dict(enumerate(nested))
-    if not isinstance(nested, Mapping):
-        return {prefix: nested}
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        found |= flat(value, lists, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:

@@ -92,13 +92,11 @@ class View:
 
     def over_modalities(self, kind: str) -> Tensor:
         u, present = self.modality_uncertainty, self.outputs.present
-        if present is None:
-            return {"mean": u.mean, "max": u.amax, "min": u.amin}[kind](1)
         if kind == "mean":
-            return (u * present).sum(1) / present.sum(1)
+            return u.mean(1) if present is None else (u * present).sum(1) / present.sum(1)
         if kind == "max":
-            return u.masked_fill(~present, -torch.inf).amax(1)
-        return u.masked_fill(~present, torch.inf).amin(1)
+            return (u if present is None else u.masked_fill(~present, -torch.inf)).amax(1)
+        return (u if present is None else u.masked_fill(~present, torch.inf)).amin(1)
 
     @cached_property
     def weighted_uncertainty(self) -> Tensor:
@@ -376,5 +374,5 @@ def _gaussian_projection(modalities: int, hidden: int, device: str) -> Tensor:
 @lru_cache(maxsize=16)
 def _sign_projections(classes: int, width: int, device: str) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng([classes, width, 2])
-    signs = [rng.choice(np.float32([-1, 1]), (GRADIENT_SKETCH, n)) for n in (classes, width)]
+    signs = [rng.choice(np.array([-1, 1], np.float32), (GRADIENT_SKETCH, n)) for n in (classes, width)]
     return torch.from_numpy(signs[0]).to(device), torch.from_numpy(signs[1]).to(device)

@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Ge
 
 from envs.errors import ConfigError
-from envs.fields import Help, Section
+from envs.fields import Help, Section, flat
 from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
@@ -21,7 +21,7 @@ from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig
 from learners.run_folder import RunFolder
-from learners.settings import TrainConfig, flat
+from learners.settings import TrainConfig
 
 STRATEGIES = ("random", "margin", "badge", "bmmal", "hand_tuned")
 LEAST_SOURCES = 3  # fewer targets say nothing about the next one

@@ -15,6 +15,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
+from envs.fields import flat
 from evaluation.report import charts, tables
 from evaluation.report.findings import (
     across_line,
@@ -29,7 +30,6 @@ from evaluation.report.gallery import has_gallery, make_gallery
 from evaluation.report.styles import StrategyStyle, assign_styles
 from evaluation.runs import Played
 from evaluation.summary import Across, Comparison, Summary
-from learners.settings import flat
 
 PICTURE_BYTES = 6 << 20  # pictures of all galleries together
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cma
 import numpy as np
@@ -33,12 +33,14 @@ from learners.algorithms.population import (
     play_population,
     population_fitness,
 )
-from learners.settings import ResourceConfig, TrainConfig
 from policies.averaging import rescaled
 from policies.policy_file import PolicyCard
 from policies.selector import Selector
 from runtime.array_store import ArrayStore
 from runtime.tasks import Workers, in_parallel, remote_task
+
+if TYPE_CHECKING:
+    from learners.settings import ResourceConfig, TrainConfig
 
 STARTS_PER_TASK = 2  # played in one lockstep; fixed, so that results do not depend on the number of processes
 

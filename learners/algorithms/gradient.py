@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ray.tune.registry import register_env
@@ -17,10 +17,12 @@ from learners.algorithms.ppo import APPO, PPO
 from learners.algorithms.reinforce import RESULTS, Reinforce
 from learners.baseline_curves import baseline_curves
 from learners.placement import RLLIB, sent_bytes
-from learners.settings import TrainConfig
 from policies.policy_file import PolicyCard
 from policies.selector import Selector
 from runtime.cluster import held_back_errors
+
+if TYPE_CHECKING:
+    from learners.settings import TrainConfig
 
 ENV_NAME = "rl_mba_multimodal_al"
 

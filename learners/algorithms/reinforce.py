@@ -33,10 +33,10 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor
 
 from envs.errors import RLMBAError
-from learners.algorithms.advantages import ADVANTAGES
+from learners.advantages import ADVANTAGES
+from learners.algorithms.config import LearnerConfig, ProximalConfig
+from learners.algorithms.drawn import drawn_values
 from learners.algorithms.rl_module import PICKED, SelectorModule
-from learners.settings import LearnerConfig, ProximalConfig
-from learners.telemetry.drawn import drawn_values
 from policies.selector import SelectorConfig
 
 RESULTS = "rl_mba"  # key of our figures in an iteration's result

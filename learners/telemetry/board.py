@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from learners.settings import flat
+from envs.fields import flat
 from policies.policy_file import PolicyCard
 from runtime import markdown
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,13 +20,15 @@ from envs.randomness import start_seed
 from envs.round import Round
 from envs.simulation import Simulation
 from envs.source import open_source, training_starts, training_trainer
-from learners.settings import TrainConfig
 from learners.telemetry.board import Board
 from learners.telemetry.curves import label_curve
 from learners.telemetry.projector import Points, pool_points, write_projector
 from policies.selector import Selector
 from policies.strategies import Strategy, get_strategy
 from policies.strategies.learned import Learned
+
+if TYPE_CHECKING:
+    from learners.settings import TrainConfig
 
 STARTS = 4  # episodes per source, with starts that training did not draw
 SOURCES = 4  # at most; the first ones

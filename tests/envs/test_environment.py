@@ -9,14 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs  # registers the environment  # noqa: F401
-from envs.candidates import CandidateConfig
+from envs.candidates import OBSERVATION, CandidateConfig
 from envs.errors import ConfigError
 from envs.multimodal_al import MultimodalALEnv, VectorMultimodalALEnv, distinct_slots
 from envs.rewards import TERMS, RewardConfig
 from envs.simulation import ProtocolConfig
 from tests.support.environment import ACCURACY_ALONE, CONFIG, STARTS, B, K, T, config, slots
-
-OBSERVED = ("features", "gradient", "hidden", "labelled_distance", "predicted", "valid", "state")
 
 
 def assert_equal(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
@@ -37,7 +35,7 @@ def test_a_walk_through_an_episode() -> None:
     assert set(info) == always
     later = always | {f"reward/{t}" for t in TERMS} | {"difficulty/picked", "difficulty/offered", "replaced"}
     for t in range(1, T + 1):
-        assert set(observation) == set(OBSERVED)
+        assert set(observation) == set(OBSERVATION)
         assert env.observation_space.contains(observation)
         assert observation["state"][0] == pytest.approx(min((t - 1) / (T - 1), 1.0))
         observation, reward, terminated, truncated, info = env.step(env.action_space.sample())

@@ -8,20 +8,11 @@ from pathlib import Path
 import pytest
 
 from envs.errors import ConfigError
+from envs.fields import flat
 from envs.multimodal_al import EnvConfig
 from envs.rewards import TERMS
-from learners.settings import (
-    LearnerConfig,
-    TrainConfig,
-    build,
-    flat,
-    merge,
-    parse_overrides,
-    preset_names,
-    read_preset,
-    read_yaml,
-    to_yaml,
-)
+from learners.algorithms.config import LearnerConfig
+from learners.settings import TrainConfig, build, merge, parse_overrides, preset_names, read_preset, read_yaml, to_yaml
 
 
 def test_build_from_a_nested_mapping() -> None:

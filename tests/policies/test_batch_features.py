@@ -59,6 +59,13 @@ def test_a_feature_is_the_same_alone_and_among_others_in_any_order(seed: int, or
             aware.add(picks[:, j])
 
 
+def test_a_replay_leaves_nothing_behind() -> None:
+    observation = random_observation(2)
+    aware = BatchAware(observation)
+    for picks in (random_picks(0, 4), random_picks(1, 4), random_picks(0, 2)):
+        assert torch.equal(aware.replay(picks), BatchAware(observation).replay(picks))
+
+
 def test_batch_features_by_their_definitions() -> None:
     observation = random_observation(5, rows=1)
     observation["valid"][:] = 1

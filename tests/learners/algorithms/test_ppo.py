@@ -16,8 +16,9 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
 
 from envs.errors import ConfigError
+from learners.algorithms.config import LearnerConfig, ProximalConfig
 from learners.algorithms.ppo import PPO, PPOConfig, proximal_loss
-from learners.settings import LearnerConfig, ProximalConfig, TrainConfig, build
+from learners.settings import TrainConfig, build
 from policies.ordered_draw import log_probability
 from policies.policy_file import load_policy
 from policies.selector import Selector

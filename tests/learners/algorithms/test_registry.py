@@ -12,7 +12,8 @@ import torch
 from envs.errors import ConfigError, PolicyError
 from learners.algorithms import ALGORITHMS, get_algorithm, register
 from learners.algorithms.base import Trainer
-from learners.settings import LearnerConfig, TrainConfig, build, merge, parse_overrides
+from learners.algorithms.config import LearnerConfig
+from learners.settings import TrainConfig, build, merge, parse_overrides
 from learners.training import opened, policy_card, train
 from policies.policy_file import load_policy
 from policies.selector import Selector

@@ -19,10 +19,10 @@ from envs.pools.partition import partition, training_roles
 from envs.simulation import ProtocolConfig
 from envs.source import draw_start
 from evaluation.report.tensorboard import write_board
-from learners.telemetry import drawn as board_drawn
+from learners.algorithms import drawn as board_drawn
+from learners.algorithms.drawn import drawn_values
 from learners.telemetry import projector as board_projector
 from learners.telemetry.board import Board
-from learners.telemetry.drawn import drawn_values
 from learners.telemetry.exported import play
 from learners.telemetry.projector import NEVER, pool_points, reduced, write_projector
 from learners.training import train

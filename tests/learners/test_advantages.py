@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.algorithms.advantages import ADVANTAGES, GroupAdvantages, MovingAverageAdvantages
+from learners.advantages import ADVANTAGES, GroupAdvantages, MovingAverageAdvantages
 
 checked = settings(deadline=None, max_examples=40)
 T = 4
