@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+_PRINT = print  # as it was first: Ray puts another one into its place once it shows lines of its own
+
 
 class Progress:
     """One line: rewritten on a terminal; elsewhere a line now and then, each below the one before.
@@ -18,8 +20,9 @@ class Progress:
     """
 
     def __init__(self, write: Callable[..., Any] = print, every: float = 10.0):
-        self._rewrites = write is print and sys.stdout.isatty()
-        self._write = partial(print, flush=True) if write is print else write
+        prints = write in (print, _PRINT)
+        self._rewrites = prints and sys.stdout.isatty()
+        self._write = partial(write, flush=True) if prints else write
         self._every = every
         self._written = -float("inf")  # when
         self._open = False

@@ -125,6 +125,16 @@ def test_ticks_keep_a_terminal_up_to_date(clock: Clock, monkeypatch: pytest.Monk
     assert shown(terminal.written()) == ["compare: 2/3 chunks, 16 s, about 6 s to go"]
 
 
+def test_print_stays_print_where_another_one_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray's does, after functions were defined with the first one as their default."""
+    before = print
+    monkeypatch.setattr("builtins.print", lambda *args, **kwargs: before(*args, **kwargs))
+    for write in (before, print):
+        terminal = Terminal(monkeypatch)
+        Progress(write).say("a text")
+        assert terminal.written() == "\r\033[Ka text"
+
+
 def test_only_print_rewrites(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch)
     lines: list[str] = []
