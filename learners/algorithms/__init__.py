@@ -27,7 +27,7 @@ def get_algorithm(name: str) -> type[Trainer]:
     Raises:
         ConfigError: where there is none.
     """
-    found = ALGORITHMS.get(name, name)
+    found: object = ALGORITHMS.get(name, name)
     if isinstance(found, str):
         found = _imported(found)
     if not (isinstance(found, type) and issubclass(found, Trainer)):
