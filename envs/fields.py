@@ -61,11 +61,12 @@ class Section:
         ConfigError: naming the field, its value and what is allowed.
     """
 
-    prefix: ClassVar[str]
+    prefix: ClassVar[str] = ""
 
-    def __init_subclass__(cls, prefix: str) -> None:
+    def __init_subclass__(cls, prefix: str | None = None) -> None:
         super().__init_subclass__()
-        cls.prefix = prefix
+        if prefix is not None:  # else that of the section that it extends
+            cls.prefix = prefix
 
     def __post_init__(self) -> None:
         for name in declarations(type(self)):

@@ -2,8 +2,8 @@
 
 A `TaskTrainer` trains E classifiers at a time, for episodes that begin at S starts; each start is shared by E / S
 copies, which follow one another. What it gives is a `TaskModel`, which answers for rows and says nothing of how it was
-trained. A `TaskModelConfig` makes the trainer of a pool. `envs.models.frozen` is one kind; `check_task_model` in
-`envs.models.contract` says whether another one keeps to what stands here.
+trained. A `TaskModelConfig` makes the trainer of a pool. `envs.models.frozen` is one kind; whether another one keeps to
+what stands here, `envs.contract.check_task_model` says.
 
 Tensors keep the rows on the last axis: element-wise work then runs over contiguous rows whatever the number of classes.
 E episodes, S starts, M modalities, C classes, H hidden units of a modality, P rows of an episode's pool.

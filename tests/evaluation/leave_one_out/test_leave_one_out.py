@@ -73,7 +73,7 @@ def cheap() -> Iterator[None]:
     with local_ray(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluation.report.write.pictures.draw", lambda *_: ())
         patch.setattr("evaluation.report.write.render_page", lambda *_: "")
-        for name in ("training.save_picture", "training.write_exported", "telemetry.board.Board.picture"):
+        for name in ("recording.save_picture", "recording.write_exported", "telemetry.board.Board.picture"):
             patch.setattr(f"learners.{name}", quiet)
         yield
 
