@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Integral, Real
@@ -36,6 +36,16 @@ class Finite:
 
 
 @dataclass(frozen=True)
+class ReadAs:
+    """Mark of a field that takes other objects, too; files and flags of settings make this section for it."""
+
+    section: type[Section]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(self.section)
+
+
+@dataclass(frozen=True)
 class Help:
     """What a flag that sets the field says about it."""
 
@@ -51,11 +61,12 @@ class Section:
         ConfigError: naming the field, its value and what is allowed.
     """
 
-    prefix: ClassVar[str]
+    prefix: ClassVar[str] = ""
 
-    def __init_subclass__(cls, prefix: str) -> None:
+    def __init_subclass__(cls, prefix: str | None = None) -> None:
         super().__init_subclass__()
-        cls.prefix = prefix
+        if prefix is not None:  # else that of the section that it extends
+            cls.prefix = prefix
 
     def __post_init__(self) -> None:
         for name in declarations(type(self)):
@@ -129,6 +140,7 @@ def _declaration(hint: Any) -> Declaration:
             optional = True
             hint = Union[tuple(arg for arg in get_args(hint) if arg is not type(None))]  # noqa: UP007
         else:
+            hint = next((mark.section for mark in marks if isinstance(mark, ReadAs)), hint)
             return Declaration(hint, optional, marks)
 
 
