@@ -87,7 +87,7 @@ def result_key(
         "dataset": fingerprint,
         "starts": [start.digest for start in starts],
         "protocol": asdict(protocol),
-        "model": asdict(model),
+        "model": asdict(model) | {"code": code_hash(type(model).__module__)},
         "chooser": chooser,
         "versions": {"numpy": np.__version__, "torch": torch.__version__},
     }

@@ -99,7 +99,7 @@ def _key(config: EnvConfig, fingerprint: str, strategy: str, low: int) -> str:
         "seed": config.seed,
         "starts": [low, min(low + CHUNK, config.starts)],
         "strategy": strategy,
-        "code": code_hash(get_strategy(strategy).__module__, __name__),
+        "code": code_hash(get_strategy(strategy).__module__, type(config.model).__module__, __name__),
         "versions": [torch.__version__, np.__version__],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
