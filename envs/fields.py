@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Integral, Real
@@ -33,6 +33,16 @@ class OneOf:
 @dataclass(frozen=True)
 class Finite:
     """Mark of a number that may not be infinite; none may be NaN."""
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """Mark of a field that takes other objects, too; files and flags of settings make this section for it."""
+
+    section: type[Section]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(self.section)
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,7 @@ def _declaration(hint: Any) -> Declaration:
             optional = True
             hint = Union[tuple(arg for arg in get_args(hint) if arg is not type(None))]  # noqa: UP007
         else:
+            hint = next((mark.section for mark in marks if isinstance(mark, ReadAs)), hint)
             return Declaration(hint, optional, marks)
 
 

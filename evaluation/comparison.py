@@ -15,7 +15,8 @@ import ray
 from annotated_types import Ge
 
 from envs.errors import ConfigError, StrategyError
-from envs.fields import Help, Section
+from envs.fields import Help, ReadAs, Section
+from envs.models.base import TaskModelConfig
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import Start, evaluation_roles
@@ -57,7 +58,7 @@ class CompareConfig(Section, prefix="compare."):
     # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
     policies: tuple[tuple[str, str], ...] = ()
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    model: FrozenConfig = field(default_factory=FrozenConfig)
+    model: Annotated[TaskModelConfig, ReadAs(FrozenConfig)] = field(default_factory=FrozenConfig)
     workers: Annotated[int, Ge(1), Help("processes")] = 2
     first_seed: Annotated[int, Ge(0)] = FIRST_SEED
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.models.accuracy import validate
-from envs.models.base import Outputs, RowResults, TaskModel, rows_at
+from envs.models.base import Outputs, RowResults, TaskModel, TaskTrainer, rows_at
 from envs.models.contribution import contribution_weights
-from envs.models.frozen.trainer import FrozenConfig, FrozenTrainer
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import Roles, Start
 from envs.randomness import stream
@@ -95,8 +95,7 @@ def prepare_rows(
         further = np.union1d(further, others)
     further = np.setdiff1d(further, working)
     trainer = FrozenConfig().trainer(pool, working, further)
-    data = replace(trainer.data, num_classes=max(len(labels.names), 2))
-    return Data(pool, replace(trainer, data=data), working, stop_set, seed)
+    return Data(pool, trainer, max(len(labels.names), 2), working, stop_set, seed)
 
 
 @dataclass(frozen=True)
@@ -104,23 +103,16 @@ class Data:
     """Scaled rows of a project, and who trains on them."""
 
     pool: Pool
-    trainer: FrozenTrainer
+    trainer: TaskTrainer
+    num_classes: int  # columns of probabilities: the classes, and at least two
     working: np.ndarray  # int64, ascending: training rows at hand
     stop_set: np.ndarray  # int64, ascending
     seed: int
 
-    @property
-    def num_classes(self) -> int:
-        """Columns of probabilities: the classes, and at least two."""
-        return self.trainer.data.num_classes
-
-    def labelled(self, labels: Labels) -> FrozenTrainer:
+    def labelled(self, labels: Labels) -> TaskTrainer:
         """The trainer that knows these labels and no others."""
-        data = self.trainer.data
-        known = torch.full((len(data.rows),), -1, dtype=torch.int64)
-        known[data.columns(labels.rows)] = torch.from_numpy(labels.classes)
-        known[data.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
-        return replace(self.trainer, data=replace(data, labels=known))
+        rows = np.concatenate([labels.rows, labels.held_rows])
+        return self.trainer.relabelled(rows, np.concatenate([labels.classes, labels.held_classes]), self.num_classes)
 
 
 class Model:

@@ -25,7 +25,7 @@ from envs.source import Source
 from envs.sources import is_family, open_dataset
 from policies.strategies import get_strategy
 from runtime.array_store import ArrayStore
-from runtime.code_hash import code_hash
+from runtime.code_hash import code_hash, describe_settings
 from runtime.tasks import Workers, cores, in_parallel, remote_task
 
 CHUNK = 16  # starts that one task plays in lockstep
@@ -95,11 +95,11 @@ def _key(config: EnvConfig, fingerprint: str, strategy: str, low: int) -> str:
     decisive = {
         "pool": fingerprint,
         "protocol": asdict(config.protocol),
-        "model": asdict(config.model),
+        "model": describe_settings(config.model),
         "seed": config.seed,
         "starts": [low, min(low + CHUNK, config.starts)],
         "strategy": strategy,
-        "code": code_hash(get_strategy(strategy).__module__, type(config.model).__module__, __name__),
+        "code": code_hash(get_strategy(strategy).__module__, __name__),
         "versions": [torch.__version__, np.__version__],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]

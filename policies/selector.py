@@ -35,7 +35,7 @@ INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
 class SelectorConfig(Section, prefix="policy."):
     """Shape of the selection network."""
 
-    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.FEATURES
+    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, names that envs.candidates.FEATURES finds
     batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
     linear: bool = True  # weights on features x (1, state)
     state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
@@ -46,11 +46,7 @@ class SelectorConfig(Section, prefix="policy."):
         super().__post_init__()
         check_features(self.features)
         for name in self.batch_features:
-            if name not in BATCH_FEATURES:
-                raise ConfigError(
-                    f"Unknown batch feature {name!r}.{nearest(name, BATCH_FEATURES)} "
-                    f"Batch features: {', '.join(BATCH_FEATURES)}."
-                )
+            BATCH_FEATURES.find(name)
         for name in self.state:
             if name not in STATE:
                 raise ConfigError(f"policy.state names {name!r}.{nearest(name, STATE)} It may hold {', '.join(STATE)}.")

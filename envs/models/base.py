@@ -146,6 +146,17 @@ class TaskTrainer(Protocol):
     def fit(self, labelled: Tensor) -> TaskModel:
         """Train from scratch on pool positions [E, n]; what a model becomes depends on its own labels alone."""
 
+    def inputs(self, rows: np.ndarray) -> Tensor:
+        """Features of rows of the data set that no training changes, [D, R]."""
+
+    def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> Self:
+        """The same trainer for other labels, before `begin`: of these rows of the data set; all others have none.
+
+        Args:
+            labels: int64, of `rows`.
+            num_classes: C.
+        """
+
     def reference(self, starts: Sequence[int]) -> TaskModel:
         """One model for each of these starts (numbers, in the order of `begin`), trained on all labels of its pool."""
 
