@@ -26,6 +26,10 @@ from policies.strategies.uncertainty import entropy, margin
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
 
 
+class OtherConfig(FrozenConfig):
+    """A task model of another file."""
+
+
 @pytest.fixture
 def starts(pool: Pool) -> list[Start]:
     return [draw_start(evaluation_roles(pool, seed), seed, PROTOCOL) for seed in (1, 2)]
@@ -51,6 +55,7 @@ def test_all_that_decides_is_in_the_key(pool: Pool, starts: list[Start], monkeyp
             {"protocol": dataclasses.replace(PROTOCOL, rounds=3)},
             {"protocol": dataclasses.replace(PROTOCOL, amcb_floor=0.01)},
             {"model": FrozenConfig(steps=7)},
+            {"model": OtherConfig()},  # the same settings of other code
             {"chooser": describe_strategy("margin", margin)},
             {"chooser": describe_strategy("entropy", entropy)},  # of the same file
             {"chooser": describe_strategy("random", random) | {"code": "0" * 64}},

@@ -97,6 +97,10 @@ def test_a_fault_arrives_in_words_and_keeps_what_is_finished(cache: Path, monkey
     assert files(cache) == kept
 
 
+class OtherModel(FrozenConfig):
+    """The same settings, other code."""
+
+
 def test_whatever_decides_a_curve_is_in_its_key() -> None:
     def key(config: EnvConfig = CONFIG, fingerprint: str = "a", strategy: str = "margin", low: int = 0) -> str:
         return module._key(config, fingerprint, strategy, low)
@@ -110,6 +114,7 @@ def test_whatever_decides_a_curve_is_in_its_key() -> None:
         key(dataclasses.replace(CONFIG, starts=5)),
         key(dataclasses.replace(CONFIG, protocol=dataclasses.replace(CONFIG.protocol, rounds=3))),
         key(dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, steps=6))),
+        key(dataclasses.replace(CONFIG, model=OtherModel(**vars(CONFIG.model)))),  # of another file
     ]
     assert len(set(keys)) == len(keys)
     assert key(dataclasses.replace(CONFIG, copies=4)) == key()  # copies only repeat

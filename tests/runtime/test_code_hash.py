@@ -26,7 +26,8 @@ from runtime.code_hash import code_hash
 def now():
     code_hash.cache_clear()
     names = "random", "badge", "uncertainty", "learned"
-    return [code_hash("evaluation.playing", f"policies.strategies.{name}") for name in names]
+    player = "evaluation.playing", "envs.models.frozen.trainer"
+    return [code_hash(*player, f"policies.strategies.{name}") for name in names]
 
 def edit(path, text="\\n# another line\\n"):
     with Path(sys.argv[1], path).open("a") as stream:
@@ -38,7 +39,7 @@ hashes["new"] = edit("policies/strategies/mine.py", "def mine(round_, batch_size
 hashes["registry"] = edit("policies/strategies/__init__.py", "from policies.strategies.mine import mine\\n")
 hashes["badge"] = edit("policies/strategies/badge.py")
 hashes["selector"] = edit("policies/selector.py")
-hashes["trainer"] = edit("envs/models/frozen/model.py")
+hashes["model"] = edit("envs/models/frozen/model.py")
 hashes["memory"] = edit("runtime/memory.py")
 hashes["report"] = edit("evaluation/report/page.py")
 print(json.dumps(hashes))
@@ -85,7 +86,7 @@ def test_an_edit_reaches_those_that_import_the_file_and_a_new_strategy_reaches_n
 
     assert changed("registry", "badge") == [False, True, False, False]
     assert changed("badge", "selector") == [False, False, False, True]
-    assert changed("selector", "trainer") == changed("trainer", "memory") == [True] * 4
+    assert changed("selector", "model") == changed("model", "memory") == [True] * 4
     assert changed("memory", "report") == [False] * 4
 
 
