@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
@@ -119,12 +119,15 @@ def refuse(section: type[Section], name: str, value: object) -> None:
         raise ConfigError(f"{section.prefix}{name} is {shown}{refusal}")
 
 
-@cache
 def declarations(section: type) -> Mapping[str, Declaration]:
     """The declaration of each field of a dataclass."""
-    fields = section.__dataclass_fields__
+    return _declarations(section)
+
+
+@cache
+def _declarations(section: type) -> Mapping[str, Declaration]:
     hints = get_type_hints(section, include_extras=True)
-    return {name: _declaration(hints[name]) for name in fields}
+    return {field.name: _declaration(hints[field.name]) for field in fields(section)}
 
 
 def _declaration(hint: Any) -> Declaration:

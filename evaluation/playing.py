@@ -110,7 +110,7 @@ class _Clock:
         return picks
 
     def seconds(self) -> dict[str, float]:
-        """Of the last batch by kind; training with it is what has passed since."""
+        """The seconds of the last batch by kind; training with it is what has passed since."""
         return self._seconds | {"seconds_train": time.perf_counter() - self._chosen}
 
 

@@ -65,12 +65,14 @@ def labels_of(project: Project, state: State) -> Labels:
     pairs = np.array(decided, np.int64).reshape(-1, 2)
     held = project.held_out[pairs[:, 0]]
     closed = [project.rows[sample] for sample, v in verdicts.items() if v.label is None]
-    return Labels(
-        *(pairs[~held].T.copy()), *(pairs[held].T.copy()), np.array(closed, np.int64), tuple(state.classes)
-    )  # fmt: skip
+    rows, classes = pairs[~held].T.copy()
+    held_rows, held_classes = pairs[held].T.copy()
+    return Labels(rows, classes, held_rows, held_classes, np.array(closed, np.int64), tuple(state.classes))
 
 
-def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 0, others: Sequence[int] = ()) -> Data:
+def prepare_rows(
+    project: Project, labels: Labels, turn: int, batch_size: int = 0, others: np.ndarray | None = None
+) -> Data:
     """Read and scale the rows that a command needs.
 
     Args:
@@ -88,7 +90,10 @@ def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 
     working = np.union1d(working, labels.rows)
     shuffled = stream(seed, "labelling: stop set").permutation(training)
     stop_set = np.sort(shuffled[:STOP_SET])
-    further = np.setdiff1d(np.union1d(np.union1d(stop_set, labels.held_rows), np.array(others, np.int64)), working)
+    further = np.union1d(stop_set, labels.held_rows)
+    if others is not None:
+        further = np.union1d(further, others)
+    further = np.setdiff1d(further, working)
     trainer = FrozenConfig().trainer(pool, working, further)
     data = replace(trainer.data, num_classes=max(len(labels.names), 2))
     return Data(pool, replace(trainer, data=data), working, stop_set, seed)

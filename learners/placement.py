@@ -49,7 +49,7 @@ class Size:
 
 
 def size_of(pool: Pool, config: TrainConfig) -> Size:
-    """Of a data set that a run trains on."""
+    """The size of a data set that a run trains on."""
     roles = training_roles(pool, config.seed)
     widest = max(features.shape[1] for features in pool.features.values())
     return Size(

@@ -61,7 +61,7 @@ class RunFolder:
                 remove_unfinished(folder)
 
     def release(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
 

@@ -135,11 +135,12 @@ def _rejoined(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_declared(cls: type[Section], path: tuple[int | str, ...], value: object) -> None:
     """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
-    for name in path:
+    *sections, name = (str(part) for part in path)
+    for section in sections:
+        cls = declarations(cls)[section].kind
         if not is_dataclass(cls):
             return  # the path goes on inside of a value
-        owner, cls = cls, declarations(cls)[str(name)].kind
-    refuse(owner, str(name), value)
+    refuse(cls, name, value)
 
 
 def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:

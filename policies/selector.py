@@ -106,7 +106,7 @@ class Selector(nn.Module):
         """Utility from the static features [B, K], and the weights of the batch features [B, F']."""
         features = observation["features"].float()
         state = observation["state"].float()
-        utility, batch_weights = 0.0, None
+        utility, batch_weights = torch.zeros_like(features[..., 0]), None
         if self.config.linear:
             weights = (self.weights * self.factors(state)[:, None]).sum(2)  # [B, F]
             split = len(self.config.features)
@@ -194,7 +194,7 @@ class Selector(nn.Module):
         """Linear weights by feature name, their change with the state as `name*progress`."""
         if not self.config.linear:
             return {}
-        named = {}
+        named: dict[str, float] = {}
         for name, row in zip(self.names, self.weights.detach().tolist(), strict=True):
             named |= dict(zip((name, *(f"{name}*{s}" for s in self.config.state)), row, strict=True))
         return named
@@ -211,16 +211,15 @@ class _Utilities:
     """
 
     def __init__(self, selector: Selector, observation: dict[str, Tensor]):
-        self._static, self._batch_weights = selector._static(observation)
-        names = selector.config.batch_features
-        self._aware = BatchAware(observation, names) if self._batch_weights is not None else None
         self._selector, self._observation = selector, observation
-        self._pulls: Tensor | float = 0.0  # sum of picked - p, [B, K]
+        self._static, self._batch_weights = selector._static(observation)
+        self._aware = BatchAware(observation, selector.config.batch_features)
+        self._pulls = torch.zeros_like(self._static)  # sum of picked - p, [B, K]
         self._batch_gradient: list[Tensor] = []  # by pick, [B, F']
 
     def next(self, _: int, previous: Tensor | None) -> Tensor:
         """Utilities [B, K] after one more pick [B]."""
-        if self._aware is None:
+        if self._batch_weights is None:
             return self._static
         if previous is not None:
             self._aware.add(previous)
@@ -231,11 +230,11 @@ class _Utilities:
         """Take note of a pick [B] and the probabilities [B, K] that it was drawn with, which are overwritten."""
         pull = probabilities.neg_().scatter_add_(1, pick[:, None], torch.ones_like(probabilities[:, :1]))
         self._pulls = self._pulls + pull
-        if self._aware is not None:
+        if self._batch_weights is not None:
             self._batch_gradient.append(torch.bmm(pull[:, None], self._current)[:, 0])
 
     def gradient(self) -> Tensor:
-        """Of all picks so far, [B, F, 1 + S]."""
+        """The gradient of the log-probability of all picks so far, [B, F, 1 + S]."""
         parts = [torch.bmm(self._pulls[:, None], self._observation["features"].float())[:, 0]]
         if self._batch_gradient:
             parts.append(torch.stack(self._batch_gradient).sum(0))

@@ -12,9 +12,9 @@ E episodes, S starts, M modalities, C classes, H hidden units of a modality, P r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -155,6 +155,8 @@ class TaskTrainer(Protocol):
 
 class TaskModelConfig(Protocol):
     """Settings of a kind of task model: a frozen dataclass, whose fields decide results and are part of their keys."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def trainer(
         self, pool: Pool, rows: np.ndarray, others: np.ndarray | None = None, device: str | torch.device = "cpu"

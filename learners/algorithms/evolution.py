@@ -119,10 +119,11 @@ class Players:
         Raises:
             RLMBAError: as `in_parallel` does.
         """
-        if self._task is None:
+        task = self._task
+        if task is None:
             return [play_population(*job) for job in jobs]
         numbers = range(len(jobs))
-        with closing(in_parallel(numbers, lambda n: self._task.remote(*jobs[n]), self._workers)) as played:
+        with closing(in_parallel(numbers, lambda n: task.remote(*jobs[n]), self._workers)) as played:
             results = dict(played)
         return [results[n] for n in numbers]
 

@@ -100,7 +100,7 @@ class Board:
         results = {f"result/{name}": float(value) for name, value in metrics.items()}
         shown = {name: _shown(value) for name, value in flat(settings).items()}
         for summary in hparams_summaries(shown, results):
-            self._writer.file_writer.add_summary(summary)
+            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # torch leaves it None at first
         for tag, value in results.items():
             self._writer.add_scalar(tag, value, 0)
         self._writer.flush()

@@ -57,7 +57,8 @@ class PreparedPool:
 
     def to(self, device: str | torch.device) -> PreparedPool:
         """The same rows with their tensors on a device."""
-        return replace(self, **{k: None if v is None else v.to(device) for k, v in self._tensors().items()})
+        moved: dict[str, Any] = {k: None if v is None else v.to(device) for k, v in self._tensors().items()}
+        return replace(self, **moved)
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {name: getattr(self, name) for name in _TENSORS}
