@@ -131,7 +131,8 @@ def _declarations(section: type) -> Mapping[str, Declaration]:
 
 
 def _declaration(hint: Any) -> Declaration:
-    optional, marks = False, ()
+    optional = False
+    marks: tuple[Any, ...] = ()
     while True:
         if get_origin(hint) is Annotated:
             hint, *more = get_args(hint)

@@ -93,7 +93,7 @@ class CompareConfig(Section, prefix="compare."):
 
 @dataclass(frozen=True)
 class _Entrant:
-    """Who takes part: a strategy, or a policy with its card."""
+    """A participant: a strategy, or a policy with its card."""
 
     choose: Strategy
     description: dict[str, Any]  # of all that decides its picks
@@ -295,7 +295,7 @@ def _play_missing(
 
 
 def _facts(config: CompareConfig, contest: _Contest, runs: dict[str, Runs]) -> dict[str, Any]:
-    """Everything that somebody needs who wants to run it again."""
+    """The facts that somebody needs to run the comparison again."""
     entrants = contest.entrants
     first = next(iter(runs.values()))
     decisive = {

@@ -68,7 +68,7 @@ class Need:
 
 @dataclass(frozen=True)
 class LabelSaving:
-    """Who reaches random's final mean accuracy, and with how many labels."""
+    """The labels that each strategy needs to reach random's final mean accuracy."""
 
     target: float
     strategies: dict[str, Need]
@@ -205,7 +205,7 @@ class Comparison:
 
 
 def compared_pairs(names: Sequence[str], policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Who is compared with whom: each policy with each strategy, and the first policy with the others.
+    """The pairs that are compared: each policy with each strategy, and the first policy with the others.
 
     Without a policy, each strategy with random.
     """

@@ -42,7 +42,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """Who is labelled, as rows of the pool and classes; training rows in the order in which labels arrived."""
+    """The labels of a project, as rows of the pool and classes; training rows in the order in which labels arrived."""
 
     rows: np.ndarray  # int64 [n]
     classes: np.ndarray  # int64 [n]
@@ -209,17 +209,17 @@ class ClassifierModel:
 
     @property
     def head(self) -> Tensor:
-        """The task model's, [1, C, M H]."""
+        """The task model's linear multimodal head, [1, C, M H]."""
         return self.model.head
 
     @property
     def loss_slope(self) -> Tensor:
-        """The task model's, [1]."""
+        """Change of the task model's training loss per step, [1]."""
         return self.model.loss_slope
 
     @property
     def gradient_norm(self) -> Tensor:
-        """The task model's, [1]."""
+        """Norm of the task model's gradient at the last step, [1]."""
         return self.model.gradient_norm
 
     def outputs(self, positions: Tensor | None = None) -> Outputs:
@@ -236,11 +236,11 @@ class ClassifierModel:
         return self.model.outputs_held_out(at)
 
     def held_out(self) -> RowResults:
-        """The task model's."""
+        """The task model's results on the held-out rows."""
         return self.model.held_out()
 
     def inputs(self) -> Tensor:
-        """The task model's, [1, D, P]."""
+        """The task model's inputs for the pool, [1, D, P]."""
         return self.model.inputs()
 
     def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> TaskModel:

@@ -38,7 +38,7 @@ RIGHT_OR_WRONG = 1 / 4  # ... and a byte for each modality
 
 @dataclass(frozen=True)
 class Size:
-    """What of a data set decides memory."""
+    """The figures of a data set that decide memory."""
 
     rows: int  # of its policy half
     pool: int  # of an episode: may be picked

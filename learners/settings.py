@@ -125,7 +125,7 @@ def _rejoined(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with names whole where a field gives numbers to names: `--set` and sweeps divide them at dots."""
     joined = dict(settings)
     for key, value in settings.items():
-        kind = declarations(cls)[key].kind
+        kind: type = declarations(cls)[key].kind
         if is_dataclass(kind):
             joined[key] = _rejoined(kind, value)
         elif get_args(kind) == (str, float) and isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class BatchView:
         """The one feature of that kind here, so that others can build on what it computes."""
         if kind not in self._parts:
             self._parts[kind] = kind(self)
-        return self._parts[kind]  # type: ignore[return-value]
+        return cast(F, self._parts[kind])
 
     def add(self, pick: Tensor) -> None:
         """Tell every feature of one pick per row, [B, 1]; what others build on comes before them."""
@@ -233,7 +233,7 @@ class ClassShare(BatchFeature):
 
 
 class CoverageGain(BatchFeature):
-    """Log of what it adds to the kernel coverage of the candidates (this is MaxHerding)."""
+    """Log of what the candidate adds to the kernel coverage of the candidates (this is MaxHerding)."""
 
     name = "coverage_gain"
     words = ("stands for many other samples", "stands for few other samples")

@@ -242,5 +242,5 @@ class _Utilities:
 
 
 def _squash(state: Tensor) -> Tensor:
-    """State entries have scales of their own (a gradient norm may be large): keep sign, tame size."""
+    """State entries with sizes brought together: their scales differ, and a gradient norm may be large."""
     return state.sign() * torch.log1p(state.abs())

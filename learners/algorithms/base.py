@@ -24,7 +24,7 @@ Say = Callable[..., None]  # as `Progress`: shows a line, `last=True` ends it
 
 
 def silent(text: str, last: bool = False) -> None:
-    """Nowhere to show anything."""
+    """A `Say` that shows nothing."""
 
 
 class Trainer:

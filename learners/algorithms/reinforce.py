@@ -44,7 +44,7 @@ _NAMING = ("source", "pool", "start", "labels")  # infos that say which episode 
 
 
 class Lighten(RLlibCallback):
-    """Takes out of episodes what their way to the learner need not carry.
+    """A callback that takes out of episodes what their way to the learner need not carry.
 
     That is what the policy saw, once it has acted on it, where the learner needs none of it: an observation is tens of
     kilobytes, the gradient that was taken of it a few numbers. Numbers in infos become Python's, which are sent in a

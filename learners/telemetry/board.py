@@ -117,6 +117,6 @@ def _shown(value: Any) -> float | str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    cells = [head, ["---"] * len(head), *rows]
-    return "\n".join(markdown.row(str(c).replace("|", r"\|") for c in line) for line in cells)
+def _markdown_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    cells = [[markdown.escape(str(cell)) for cell in row] for row in rows]
+    return markdown.table(titles, cells, left=range(len(titles)))

@@ -246,7 +246,7 @@ class _Drops:
         self.streams = [stream(seed, "dropout") for seed in seeds]
 
     def next(self) -> Tensor:
-        """[E M, H, n]."""
+        """The next step's mask, [E M, H, n]."""
         masks = np.concatenate([r.random(self.shape, np.float32) for r in self.streams]) >= self.p
         masks[:, -1] = True
         scaled = torch.from_numpy(masks).float().mul_(self.scale)

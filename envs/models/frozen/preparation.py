@@ -128,7 +128,7 @@ def prepare(
 
 
 def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Transform:
-    """Fitted on `rows`; where there are none, every feature counts as constant."""
+    """The transform fitted on `rows`; where there are none, every feature counts as constant."""
     blocks = [rows[low : low + BLOCK] for low in range(0, max(len(rows), 1), BLOCK)]
     total = sum(pool.take(modality, b).sum(0) for b in blocks)
     mean = total / max(len(rows), 1)
