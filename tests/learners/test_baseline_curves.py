@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from envs.source import Source
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
 from policies.strategies import get_strategy
-from runtime.cluster import local_ray
+
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 CONFIG = EnvConfig(
     datasets=("synthetic:samples=300,classes=3,modalities=2,dim=6,seed=1",),
@@ -27,12 +27,6 @@ CONFIG = EnvConfig(
     starts=18,  # more than one part
     copies=2,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_process() -> Iterator[None]:
-    with local_ray(1):
-        yield
 
 
 @pytest.fixture
