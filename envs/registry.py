@@ -42,7 +42,7 @@ class Registry(dict[str, T]):
         Raises:
             RLMBAError: of the registry's kind, where there is none, or where it is no such thing.
         """
-        found = self.get(name, name)
+        found: object = self.get(name, name)
         if isinstance(found, str):
             found = self._imported(found)
         if not self.fits(found):

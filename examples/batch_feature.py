@@ -37,7 +37,7 @@ class LastPick(BatchFeature):
 
 
 def main() -> None:
-    """Let three policies that differ by its weight pick a batch of emoji, and say how far neighbours in it lie apart."""
+    """Let policies that differ by its weight pick emoji, and say how far apart picks lie that follow each other."""
     config = EnvConfig()
     source = Source("emoji", FrozenConfig(), config.protocol)
     round_ = source.simulation.reset([source.start(0)])

@@ -2,7 +2,7 @@
 
     python -m examples.task_model
 
-Environments, training and comparisons take it from Python: `EnvConfig(model=CentroidConfig())`, and so `CompareConfig`.
+Environments and comparisons take it from Python: `EnvConfig(model=CentroidConfig())`, `CompareConfig(model=...)`.
 What the parts owe each other stands in `envs/models/base.py`. Standardised features with a constant last one, zero
 where a modality is absent, serve as hidden features; `prepare` and `StartRows` are the frozen-feature model's.
 """
