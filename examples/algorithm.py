@@ -34,6 +34,11 @@ class OnePlusOne(Trainer):
         self._sources = [Source(name, config.model, config.protocol, config.seed) for name in config.datasets]
         self._arena = Arena(config.protocol, config.candidates, config.reward, config.policy)
 
+    @classmethod
+    def together(cls, config: TrainConfig) -> tuple[int, int]:
+        """Starts played side by side, and episodes of each."""
+        return STARTS, 2
+
     def step(self) -> tuple[dict[str, float], dict[str, float]]:
         """Play both policies from the same starts, and keep the better one."""
         self.done += 1
@@ -58,7 +63,7 @@ def main() -> None:
         algorithm="examples.algorithm:OnePlusOne",
         protocol=ProtocolConfig(rounds=5),
         candidates=CandidateConfig(per_pick=20),
-        learner=LearnerConfig(iterations=8),
+        learner=LearnerConfig(iterations=6),
         resources=ResourceConfig(num_env_runners=0),
     )
     with tempfile.TemporaryDirectory() as folder:

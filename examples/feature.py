@@ -40,10 +40,10 @@ agreement = Feature(
 def main() -> None:
     """Train a policy that looks at it beside two of ours, and read the policy back."""
     config = TrainConfig(
-        datasets=("digits",),
+        datasets=("emoji",),
         algorithm="evolution",
         policy=SelectorConfig(features=("margin", "density", NAME), batch_features=("gradient_distance",)),
-        evolution=EvolutionConfig(generations=5, population=8, starts=1),
+        evolution=EvolutionConfig(generations=4, population=8, starts=1),
         resources=ResourceConfig(num_env_runners=0),  # here; without this line in Ray's workers, which find it, too
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
     python -m examples.task_model
 
-Environments, training and comparisons take it from Python: `EnvConfig(model=CentroidConfig())`, and so `CompareConfig`.
+Environments and comparisons take it from Python: `EnvConfig(model=CentroidConfig())`, `CompareConfig(model=...)`.
 What the parts owe each other stands in `envs/models/base.py`. Standardised features with a constant last one, zero
 where a modality is absent, serve as hidden features; `prepare` and `StartRows` are the frozen-feature model's.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -143,8 +143,14 @@ class CentroidTrainer:
         everything = torch.arange(self.labels.shape[1], device=self.device).expand(len(starts), -1)
         return self._fit(self.rows.starts(starts), everything)
 
-    def to(self, device: str | torch.device) -> CentroidTrainer:
-        return CentroidTrainer(self.data.to(device), self.config)
+    def inputs(self, rows: np.ndarray) -> Tensor:
+        return self.data.inputs(rows)
+
+    def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> Self:
+        return type(self)(self.data.relabelled(rows, labels, num_classes), self.config)
+
+    def to(self, device: str | torch.device) -> Self:
+        return type(self)(self.data.to(device), self.config)
 
     def _fit(self, rows: StartRows, labelled: Tensor) -> CentroidModel:
         """z . c - |c|^2 / 2 for the centroid c of each class: the negative half squared distance, up to |z|^2 / 2."""
