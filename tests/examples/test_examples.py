@@ -150,7 +150,13 @@ def test_workers_find_what_lies_in_the_current_folder(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
     own = ["policy.features=[margin,of_a_stranger:doubt]", "reward.extra.of_a_stranger:accuracy=0.5"]
-    own += ["reward.baselines=[of_a_stranger:first]", "learner.iterations=1", "learner.groups=2", "learner.copies=2", "starts=4"]
+    own += [
+        "reward.baselines=[of_a_stranger:first]",
+        "learner.iterations=1",
+        "learner.groups=2",
+        "learner.copies=2",
+        "starts=4",
+    ]
     run("train", "--out", "run", "--num-env-runners", "1", *(part for setting in own for part in ("--set", setting)))
     run("compare", "--out", "compared", "--policy", "run", "--strategies", "of_a_stranger:first,random", "--seeds", "2")
     assert "of_a_stranger:first" in (tmp_path / "compared" / "table.md").read_text()
