@@ -27,7 +27,8 @@ from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset, split_names
 from evaluation.comparison import FIRST_SEED
 from evaluation.playing import play
-from evaluation.statistics import aulc, interval
+from evaluation.report.formats import difference
+from evaluation.statistics import aulc, mean_interval
 from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies import Strategy, get_strategy
 from policies.strategies.learned import Learned
@@ -45,6 +46,11 @@ class Bandit:
         odds: [A] weights at the start.
         rate: how fast rewards change them; 0 leaves them.
     """
+
+    _log_odds: Tensor  # [E, A], and so of the episodes under way is what follows
+    _first: Tensor  # [E] accuracy before the first batch
+    _before: Tensor  # [E] accuracy before the last one
+    _drawn: Tensor  # int64 [E] arms that picked it
 
     def __init__(self, arms: list[Strategy], odds: list[float], rate: float):
         self.arms, self.rate = arms, rate
@@ -118,8 +124,7 @@ def main() -> None:
     for dataset in datasets:
         base = played[dataset, "learned"]
         differences = [played[dataset, name] - base for name in others]
-        cells = zip(differences, map(interval, differences), strict=True)
-        shown = [f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]" for difference, (low, high) in cells]
+        shown = [difference(mean_interval(d / 100)) for d in differences]
         print(markdown.row([open_dataset(dataset).name, f"{base.mean():.2f}", *shown]))
     means = [np.mean([(played[d, n] - played[d, "learned"]).mean() for d in datasets]) for n in others]
     learned = np.mean([played[d, "learned"].mean() for d in datasets])

@@ -19,6 +19,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -44,14 +45,21 @@ MISSING = -1
 class Head(SkactivemlClassifier):
     """The task model's multimodal head as a classifier on embeddings [n, M H]."""
 
-    def __init__(self, weights: np.ndarray, classes=None, missing_label=MISSING, cost_matrix=None, random_state=None):
+    def __init__(
+        self,
+        weights: np.ndarray,
+        classes: np.ndarray | None = None,
+        missing_label: int = MISSING,
+        cost_matrix: np.ndarray | None = None,
+        random_state: int | None = None,
+    ):
         super().__init__(classes, missing_label, cost_matrix, random_state)
         self.weights = weights
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Head:
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         return torch.softmax(torch.from_numpy(X @ self.weights.T), 1).numpy()
 
 
@@ -62,13 +70,13 @@ class GivenDraws(Badge):
         super().__init__(missing_label=MISSING, random_state=0)
         self.uniforms = uniforms
 
-    def _validate_data(self, *args, **kwargs):
+    def _validate_data(self, *args: Any, **kwargs: Any) -> Any:
         checked = super()._validate_data(*args, **kwargs)
         self.random_state_ = self  # asked for nothing but `choice`
         self.left = list(self.uniforms[1:])
         return checked
 
-    def choice(self, a, size, replace, p):
+    def choice(self, a: int, size: int, replace: bool, p: np.ndarray) -> np.ndarray:
         cumulative = np.cumsum(p)
         return np.array([np.searchsorted(cumulative, self.left.pop(0) * cumulative[-1], side="right")])
 

@@ -49,8 +49,8 @@ def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seed
         name: {
             "seeds": seeds,
             "aulc": s.strategies["learned"].aulc.mean,
-            "minus_badge": s.pair("learned", "badge").mean,
-            "minus_random": s.pair("learned", "random").mean,
+            "minus_badge": s.judged_pairs()["badge"].mean,
+            "minus_random": s.judged_pairs()["random"].mean,
         }
         for name, s in read_summary(out / "comparison" / "summary.json").datasets.items()
     }

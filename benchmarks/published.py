@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.commands import run
+from evaluation.report.formats import difference, points
 from evaluation.summary import Summary, read_summary
 from runtime import markdown
 
@@ -47,13 +48,9 @@ def table(summaries: dict[str, Summary]) -> str:
 
 def _cells(summary: Summary, strategy: str) -> tuple[str, str]:
     area, pair = summary.strategies[strategy].aulc, summary.pair("learned", strategy)
-    half = (area.ci95[1] - area.ci95[0]) / 2
-    shown = f"{100 * area.mean:.2f} ± {100 * half:.2f}"
-    if pair is None:
-        return shown, ""
-    low, high = (100 * v for v in pair.ci95)
-    difference = f"{100 * pair.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-    return shown, f"**{difference}**" if low > 0 or high < 0 else difference
+    shown = difference(pair)
+    clear = pair is not None and pair.ci95 is not None and (pair.ci95[0] > 0 or pair.ci95[1] < 0)
+    return points(area), f"**{shown}**" if clear else shown
 
 
 def main() -> None:

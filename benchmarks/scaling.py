@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from benchmarks.timing import count_seconds
+from benchmarks import timing
 from learners.algorithms.evolution import EvolutionTrainer
 from learners.algorithms.gradient import make_algorithm
 from learners.placement import DRIVER, RLLIB, runner_bytes, sent_bytes, size_of
@@ -82,7 +82,7 @@ def _gradient_run(config: TrainConfig, iterations: int) -> Measured:
     learned = {"learner": 0.0}
     try:
         on_runners(_watch)
-        count_seconds(algorithm.learner_group, "update", learned, "learner")
+        timing.count_seconds(algorithm.learner_group, "update", learned, "learner")
         algorithm.train()
         on_runners(_forget)
         learned["learner"] = 0.0
@@ -153,21 +153,17 @@ def _watch(runner: Any) -> None:
     from envs.multimodal_al import VectorMultimodalALEnv
     from policies.selector import Selector
 
-    spent = VectorMultimodalALEnv.spent = {"environment": 0.0, "policy": 0.0}
-    count_seconds(VectorMultimodalALEnv, "step", spent, "environment")  # a reset is part of a step: autoreset
-    count_seconds(Selector, "select_with_gradient", spent, "policy")
+    _forget(runner)
+    timing.count_seconds(VectorMultimodalALEnv, "step", timing.SPENT, "environment")  # resets are steps: autoreset
+    timing.count_seconds(Selector, "select_with_gradient", timing.SPENT, "policy")
 
 
 def _spent(runner: Any) -> dict[str, float]:
-    from envs.multimodal_al import VectorMultimodalALEnv
-
-    return dict(VectorMultimodalALEnv.spent)
+    return dict(timing.SPENT)
 
 
 def _forget(runner: Any) -> None:
-    from envs.multimodal_al import VectorMultimodalALEnv
-
-    VectorMultimodalALEnv.spent.update(environment=0.0, policy=0.0)
+    timing.SPENT.update(environment=0.0, policy=0.0)
 
 
 def _pid(worker: Any) -> int:

@@ -109,12 +109,12 @@ def measure(name: str, size: Size, embeddings: bool) -> dict[str, float | int]:
     _ = round_.outputs
     forward = time.perf_counter() - began
     before = dict(round_.stopwatch.seconds)
-    if embeddings:
-        work = lambda: written_out(name, round_, size.batch)  # noqa: E731
-    else:
-        work = lambda: get_strategy(name)(round_, size.batch)  # noqa: E731
+
+    def select() -> torch.Tensor:
+        return written_out(name, round_, size.batch) if embeddings else get_strategy(name)(round_, size.batch)
+
     began = time.perf_counter()
-    picks, peak = with_peak_memory(work)
+    picks, peak = with_peak_memory(select)
     seconds = time.perf_counter() - began
     parts = {kind: value - before[kind] for kind, value in round_.stopwatch.seconds.items()}
     return parts | {"seconds": seconds, "peak": peak, "forward": forward, "picks": hash(tuple(picks[0].tolist()))}

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.timing import count_seconds
 from envs.models.frozen.fitting import CPU_BLOCK
-from envs.models.frozen.trainer import FrozenConfig
+from envs.models.frozen.trainer import FrozenConfig, FrozenTrainer
 from envs.multimodal_al import EnvConfig, VectorMultimodalALEnv
 from policies.selector import Selector, SelectorConfig
 
@@ -62,7 +62,9 @@ def training_products(dataset: str, repeats: int) -> tuple[float, float]:
     together; a multiply-add counts as 2 operations.
     """
     environment = VectorMultimodalALEnv(EnvConfig(datasets=(dataset,)), num_envs=1)
-    data = environment.sources[0].simulation.data
+    trainer = environment.sources[0].simulation.trainer
+    assert isinstance(trainer, FrozenTrainer)
+    data = trainer.data
     (modalities, inputs, _), classes = data.x.shape, data.num_classes
     hidden, steps, protocol = FrozenConfig().hidden, FrozenConfig().steps, environment.config.protocol
     rows = round(protocol.initial_labels + protocol.batch_size * (protocol.rounds + 1) / 2)

@@ -70,6 +70,7 @@ def train(variant: str, seed: int, generations: int, folder: Path) -> None:
     if (folder / "learning_curve.png").is_file():
         return
     resume = ["--resume"] if (folder / "config.yaml").is_file() else []
+    sources: tuple[str, ...]
     if variant.startswith("ppo"):  # evolution trains linear policies only
         trainer, sources, own = "ppo", BUNDLED, [f"learner.iterations={generations}"]
     else:

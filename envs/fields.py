@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
@@ -36,6 +36,16 @@ class Finite:
 
 
 @dataclass(frozen=True)
+class ReadAs:
+    """Mark of a field that takes other objects, too; files and flags of settings make this section for it."""
+
+    section: type[Section]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(self.section)
+
+
+@dataclass(frozen=True)
 class Help:
     """What a flag that sets the field says about it."""
 
@@ -51,11 +61,12 @@ class Section:
         ConfigError: naming the field, its value and what is allowed.
     """
 
-    prefix: ClassVar[str]
+    prefix: ClassVar[str] = ""
 
-    def __init_subclass__(cls, prefix: str) -> None:
+    def __init_subclass__(cls, prefix: str | None = None) -> None:
         super().__init_subclass__()
-        cls.prefix = prefix
+        if prefix is not None:  # else that of the section that it extends
+            cls.prefix = prefix
 
     def __post_init__(self) -> None:
         for name in declarations(type(self)):
@@ -108,16 +119,20 @@ def refuse(section: type[Section], name: str, value: object) -> None:
         raise ConfigError(f"{section.prefix}{name} is {shown}{refusal}")
 
 
-@cache
 def declarations(section: type) -> Mapping[str, Declaration]:
     """The declaration of each field of a dataclass."""
-    fields = section.__dataclass_fields__
+    return _declarations(section)
+
+
+@cache
+def _declarations(section: type) -> Mapping[str, Declaration]:
     hints = get_type_hints(section, include_extras=True)
-    return {name: _declaration(hints[name]) for name in fields}
+    return {field.name: _declaration(hints[field.name]) for field in fields(section)}
 
 
 def _declaration(hint: Any) -> Declaration:
-    optional, marks = False, ()
+    optional = False
+    marks: tuple[Any, ...] = ()
     while True:
         if get_origin(hint) is Annotated:
             hint, *more = get_args(hint)
@@ -126,7 +141,11 @@ def _declaration(hint: Any) -> Declaration:
             optional = True
             hint = Union[tuple(arg for arg in get_args(hint) if arg is not type(None))]  # noqa: UP007
         else:
-            return Declaration(hint, optional, marks)
+            return Declaration(_read_as(marks, hint), optional, marks)
+
+
+def _read_as(marks: tuple[Any, ...], hint: Any) -> Any:
+    return next((mark.section for mark in marks if isinstance(mark, ReadAs)), hint)
 
 
 def _holds(mark: object, value: Any) -> bool:

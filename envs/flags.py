@@ -29,8 +29,8 @@ class CommandParser(argparse.ArgumentParser):
         settings: opens the dataclass that `add_field` refers to.
     """
 
-    def __init__(self, *args: Any, settings: Callable[[], type] | None = None, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    def __init__(self, settings: Callable[[], type] | None = None, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
         self.settings = settings
         self.field_flags: list[FieldFlag] = []
 

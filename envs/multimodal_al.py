@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -81,7 +81,7 @@ class VectorMultimodalALEnv(VectorEnv):
             relative to their mean, without any to nothing. A family has none, and its entries are not looked at.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012 (gymnasium's)
 
     def __init__(
         self,
@@ -169,8 +169,9 @@ class VectorMultimodalALEnv(VectorEnv):
             observation, infos = self.reset()
             return observation, zeros, no, no.copy(), infos
         slots = torch.as_tensor(np.asarray(actions, np.int64), device=self._offered.valid.device)
-        if slots.shape != self.action_space.shape:
-            raise ValueError(f"actions have shape {list(slots.shape)}; expected {list(self.action_space.shape)}")
+        expected = (self.num_envs, self.config.protocol.batch_size)
+        if slots.shape != expected:
+            raise ValueError(f"actions have shape {list(slots.shape)}; expected {list(expected)}")
         last = self._offered.valid.shape[1] - 1
         if bool(((slots < 0) | (slots > last)).any()):
             raise ValueError(f"an action names a slot outside 0 .. {last}: {int(slots.min())} or {int(slots.max())}")
@@ -184,7 +185,7 @@ class VectorMultimodalALEnv(VectorEnv):
             name: torch.from_numpy(curves[self._source, self._start_numbers, index]).to(before.accuracy)
             for name, curves in ({} if source.family else self._curves).items()
         }
-        baseline = sum(baselines.values()) / len(baselines) if baselines else torch.zeros_like(before.accuracy)
+        baseline = sum(baselines.values(), torch.zeros_like(before.accuracy)) / max(len(baselines), 1)
         total, terms = reward(Outcome(before, self._measured, simulation.round.weights, baseline), self.config.reward)
         keep = self.config.reward.smoothing
         self._smoothed = keep * self._smoothed + (1.0 - keep) * total.cpu()
@@ -220,7 +221,7 @@ class VectorMultimodalALEnv(VectorEnv):
             values["difficulty/picked"] = picked
             valid = self._offered.valid
             values["difficulty/offered"] = (self._offered.difficulty * valid).sum(1) / valid.sum(1)
-        infos = {k: v.cpu().numpy().astype(np.float64) for k, v in values.items()}
+        infos: dict[str, np.ndarray] = {k: v.cpu().numpy().astype(np.float64) for k, v in values.items()}
         infos["start"] = self._start_numbers.copy()
         for name, number in (("source", self._source), ("pool", source.number), ("labels", source.labels)):
             infos[name] = np.full(self.num_envs, number, np.int64)
@@ -238,7 +239,7 @@ class MultimodalALEnv(gym.Env):
         baseline_curves: as in `VectorMultimodalALEnv`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's)
 
     def __init__(
         self,
@@ -251,14 +252,16 @@ class MultimodalALEnv(gym.Env):
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begin an episode; see `VectorMultimodalALEnv.reset`."""
         super().reset(seed=seed)
         observation, infos = self._vector.reset(seed=seed, options=options)
         self._valid = observation["valid"][0] > 0
         return _first(observation), _first(infos)
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Label b samples and retrain."""
         if self._valid is None:
             raise gym.error.ResetNeeded("call reset() before step()")

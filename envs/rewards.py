@@ -1,10 +1,14 @@
-"""Reward terms: what a round of labels was worth. Each term is a function; their weighted sum is the reward."""
+"""Reward terms: what a round of labels was worth. Each term is a function; their weighted sum is the reward.
+
+To add a term of your own, see `examples/reward_term.py`; `RewardConfig(extra={"module:function": 0.5})` weighs it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
 from typing import Annotated
 
 import torch
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.fields import Finite, Section
+from envs.registry import Registry
 from envs.simulation import Measurements
 
 
@@ -26,7 +31,9 @@ class Outcome:
     baseline: Tensor  # [E] accuracy of the paired baselines after the round; 0 where none is known
 
 
-TERMS: dict[str, Callable[[Outcome], Tensor]] = {
+Term = Callable[[Outcome], Tensor]  # gives [E]
+
+_OURS: dict[str, Term] = {
     # The paper's r_t: Top-1 relative to baselines that started alike.
     "relative_accuracy": lambda o: o.after.accuracy - o.baseline,
     # Correlates with accuracy at less noise: the probability given to the true class.
@@ -39,6 +46,7 @@ TERMS: dict[str, Callable[[Outcome], Tensor]] = {
     "accuracy_gain": lambda o: o.after.accuracy - o.before.accuracy,
     "contribution_balance": lambda o: _normalised_entropy(o.weights),
 }
+TERMS: Registry[Term] = Registry("reward term", "function of an outcome", callable, _OURS)
 
 
 @dataclass(frozen=True)
@@ -54,17 +62,28 @@ class RewardConfig(Section, prefix="reward."):
     # Share of the previous round's smoothed reward that is kept (RL-MBA's moving average).
     smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     baselines: tuple[str, ...] = ("badge", "margin")  # paired strategies for relative_accuracy
+    extra: Mapping[str, float] = field(default_factory=dict, hash=False)  # weights of terms of your own
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if all(getattr(self, name) == 0 for name in TERMS):
+        for name, weight in self.extra.items():
+            if name in _OURS:
+                raise ConfigError(f"reward.extra names {name!r}, which has a weight of its own: reward.{name}.")
+            TERMS.find(name)
+            if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
+                raise ConfigError(f"reward.extra gives {name!r} the weight {weight!r}; it must be a finite number.")
+        if not any(self.weight(name) for name in [*TERMS, *self.extra]):
             raise ConfigError(f"Every reward weight is 0; give one of {', '.join(TERMS)} a weight.")
+
+    def weight(self, name: str) -> float:
+        """The weight of a term."""
+        return getattr(self, name) if name in _OURS else self.extra.get(name, 0.0)
 
 
 def reward(outcome: Outcome, config: RewardConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum [E], and each term as it is (unweighted), [E] each, those of weight 0 included."""
-    terms = {name: term(outcome) for name, term in TERMS.items()}
-    return sum(getattr(config, name) * value for name, value in terms.items()), terms
+    terms = {name: TERMS.find(name)(outcome) for name in [*TERMS, *(n for n in config.extra if n not in TERMS)]}
+    return sum(config.weight(name) * value for name, value in terms.items()), terms
 
 
 def _normalised_entropy(weights: Tensor) -> Tensor:

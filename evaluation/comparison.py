@@ -15,7 +15,8 @@ import ray
 from annotated_types import Ge
 
 from envs.errors import ConfigError, StrategyError
-from envs.fields import Help, Section
+from envs.fields import Help, ReadAs, Section
+from envs.models.base import TaskModelConfig
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import Start, evaluation_roles
@@ -53,11 +54,13 @@ class CompareConfig(Section, prefix="compare."):
     datasets: tuple[str, ...]  # names or paths that `open_dataset` takes
     titles: tuple[str, ...] = ()  # what tables call them, one for each; without any, the names that the pools have
     seeds: Annotated[int, Ge(1), Help("paired repetitions")] = 20
-    strategies: Annotated[tuple[str, ...], Help("names; all: every one")] = DEFAULT_STRATEGIES
+    strategies: Annotated[tuple[str, ...], Help("names, or module:function of your own; all: every name")] = (
+        DEFAULT_STRATEGIES
+    )
     # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
     policies: tuple[tuple[str, str], ...] = ()
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    model: FrozenConfig = field(default_factory=FrozenConfig)
+    model: Annotated[TaskModelConfig, ReadAs(FrozenConfig)] = field(default_factory=FrozenConfig)
     workers: Annotated[int, Ge(1), Help("processes")] = 2
     first_seed: Annotated[int, Ge(0)] = FIRST_SEED
 
@@ -92,7 +95,7 @@ class CompareConfig(Section, prefix="compare."):
 
 @dataclass(frozen=True)
 class _Entrant:
-    """Who takes part: a strategy, or a policy with its card."""
+    """A participant: a strategy, or a policy with its card."""
 
     choose: Strategy
     description: dict[str, Any]  # of all that decides its picks
@@ -294,7 +297,7 @@ def _play_missing(
 
 
 def _facts(config: CompareConfig, contest: _Contest, runs: dict[str, Runs]) -> dict[str, Any]:
-    """Everything that somebody needs who wants to run it again."""
+    """The facts that somebody needs to run the comparison again."""
     entrants = contest.entrants
     first = next(iter(runs.values()))
     decisive = {

@@ -110,7 +110,7 @@ class _Clock:
         return picks
 
     def seconds(self) -> dict[str, float]:
-        """Of the last batch by kind; training with it is what has passed since."""
+        """The seconds of the last batch by kind; training with it is what has passed since."""
         return self._seconds | {"seconds_train": time.perf_counter() - self._chosen}
 
 
@@ -154,7 +154,7 @@ def _coverage(round_: Round) -> torch.Tensor:
 
 
 def _model_hashes(simulation: Simulation) -> list[str]:
-    """By start, a hash of which held-out rows the round-zero model gets right, and by which head."""
+    """A hash for each start: which held-out rows its round-zero model gets right, and by which head."""
     results = simulation.results
     hashes = []
     for correct, own in zip(results.correct.cpu().numpy(), results.modality_correct.cpu().numpy(), strict=True):

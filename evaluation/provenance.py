@@ -1,4 +1,4 @@
-"""What somebody needs who wants to trust a comparison, or to run it again."""
+"""The provenance of a comparison: what somebody needs to trust it, or to run it again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from policies.policy_file import PolicyCard
 
 
 def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:
-    """Where each policy comes from, seen from this data set."""
+    """A note on each policy: what it was trained on, and whether that was this data set."""
     notes = []
     for name, card in cards.items():
         sources = card.trained_on

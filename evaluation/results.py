@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.models.frozen.trainer import FrozenConfig
+from envs.candidates import FEATURES
+from envs.models.base import TaskModelConfig
 from envs.pools.partition import Start
 from envs.simulation import ProtocolConfig
 from evaluation.runs import Runs
+from policies.batch_features import BATCH_FEATURES
 from policies.strategies import Strategy
 from runtime.array_store import ArrayStore
-from runtime.code_hash import code_hash
+from runtime.code_hash import code_hash, describe_settings
 
 PLAYER = "evaluation.playing"  # the module that plays and records
 
@@ -66,7 +68,9 @@ def describe_strategy(name: str, strategy: Strategy) -> dict[str, Any]:
 
 def describe_policy(weights_sha256: str, selector: dict[str, Any], candidates: dict[str, Any]) -> dict[str, Any]:
     """What tells a policy apart, wherever its file lies and whatever it is called."""
-    code = code_hash(PLAYER, "policies.strategies.learned")
+    features = [FEATURES.find(name).value for name in selector.get("features", ())]
+    features += [BATCH_FEATURES.find(name) for name in selector.get("batch_features", ())]
+    code = code_hash(PLAYER, "policies.strategies.learned", *sorted({feature.__module__ for feature in features}))
     return {"weights": weights_sha256, "selector": selector, "candidates": candidates, "code": code}
 
 
@@ -74,7 +78,7 @@ def result_key(
     fingerprint: str,
     starts: Sequence[Start],
     protocol: ProtocolConfig,
-    model: FrozenConfig,
+    model: TaskModelConfig,
     chooser: dict[str, Any],
 ) -> str:
     """SHA-256 (hex) of all that decides a chunk.
@@ -87,7 +91,7 @@ def result_key(
         "dataset": fingerprint,
         "starts": [start.digest for start in starts],
         "protocol": asdict(protocol),
-        "model": asdict(model),
+        "model": describe_settings(model),
         "chooser": chooser,
         "versions": {"numpy": np.__version__, "torch": torch.__version__},
     }

@@ -108,16 +108,18 @@ def _label_saving(played: Played) -> LabelSaving | None:
     target = float(means[REFERENCE][-1])
     needed = {name: statistics.labels_to_reach(mean, labels, target) for name, mean in means.items()}
     most = needed[REFERENCE]
-    return LabelSaving(target, {name: Need(n, None if n is None else 1 - n / most) for name, n in needed.items()})
+    saved = {name: None if n is None or most is None else 1 - n / most for name, n in needed.items()}
+    return LabelSaving(target, {name: Need(n, saved[name]) for name, n in needed.items()})
 
 
 def _penalty(per_dataset: Sequence[Mapping[str, Runs]]) -> Penalty | None:
     """Penalty matrix, summed over data sets; the average of each column is over all K of its entries."""
     names = _common(per_dataset)
     matrices = [statistics.penalties([runs[name].accuracy for name in names]) for runs in per_dataset] if names else []
-    if len(names) < 2 or any(m is None for m in matrices):
+    known = [m for m in matrices if m is not None]
+    if len(names) < 2 or len(known) < len(matrices):
         return None
-    total = np.sum(matrices, axis=0)
+    total = np.sum(known, axis=0)
     return Penalty(names, total.tolist(), dict(zip(names, total.mean(0).tolist(), strict=True)))
 
 

@@ -68,7 +68,7 @@ class Need:
 
 @dataclass(frozen=True)
 class LabelSaving:
-    """Who reaches random's final mean accuracy, and with how many labels."""
+    """The labels that each strategy needs to reach random's final mean accuracy."""
 
     target: float
     strategies: dict[str, Need]
@@ -205,7 +205,7 @@ class Comparison:
 
 
 def compared_pairs(names: Sequence[str], policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Who is compared with whom: each policy with each strategy, and the first policy with the others.
+    """The pairs that are compared: each policy with each strategy, and the first policy with the others.
 
     Without a policy, each strategy with random.
     """
@@ -248,7 +248,7 @@ def _read_data_set(content: Mapping[str, Any]) -> Summary:
         protocol=ProtocolConfig(**content["protocol"]),
         strategies={name: _read_strategy(content, name) for name in content["aulc"]},
         pairs=[Pair(first=a, second=b, **row | {"ci95": _read_ends(row["ci95"])}) for (a, b), row in pairs],
-        all_labels_accuracy=_read_interval(content["all_labels_accuracy"]),
+        all_labels_accuracy=content["all_labels_accuracy"] and _read_interval(content["all_labels_accuracy"]),
         label_saving=saving,
         round_zero_accuracy=content["round_zero_accuracy"],
         penalty=_maybe(Penalty, content["penalty"]),
@@ -259,13 +259,22 @@ def _read_data_set(content: Mapping[str, Any]) -> Summary:
 
 
 def _read_strategy(content: Mapping[str, Any], name: str) -> StrategyFigures:
-    intervals = {k: _read_interval(content[k][name]) for k in ("aulc", "final_accuracy", "soft_aulc", "hard_third")}
-    others = {k: content[k][name] for k in ("balance", "shapley", "modality_gap", "class_coverage", "peak_memory")}
-    return StrategyFigures(**intervals, **others, seconds=Seconds(**content["seconds_per_round"][name]))
+    return StrategyFigures(
+        aulc=_read_interval(content["aulc"][name]),
+        final_accuracy=_read_interval(content["final_accuracy"][name]),
+        soft_aulc=_read_interval(content["soft_aulc"][name]),
+        hard_third=_read_interval(content["hard_third"][name]),
+        balance=content["balance"][name],
+        shapley=content["shapley"][name],
+        modality_gap=content["modality_gap"][name],
+        class_coverage=content["class_coverage"][name],
+        seconds=Seconds(**content["seconds_per_round"][name]),
+        peak_memory=content["peak_memory"][name],
+    )
 
 
-def _read_interval(row: Mapping[str, Any] | None) -> MeanInterval | None:
-    return None if row is None else MeanInterval(mean=row["mean"], ci95=_read_ends(row["ci95"]))
+def _read_interval(row: Mapping[str, Any]) -> MeanInterval:
+    return MeanInterval(mean=row["mean"], ci95=_read_ends(row["ci95"]))
 
 
 def _read_ends(ci95: list[float] | None) -> tuple[float, float] | None:

@@ -120,9 +120,8 @@ def _cover(data: Data, labels: Labels, available: np.ndarray, count: int) -> np.
     if not count:
         return np.empty(0, np.int64)
     rows = np.union1d(available, labels.rows)
-    trainer = data.labelled(labels)
     labelled = torch.from_numpy(np.searchsorted(rows, np.sort(labels.rows)))[None]
-    points = trainer.data.inputs(rows)[None]
+    points = data.trainer.inputs(rows)[None]
     clusters = cluster_count(labelled.shape[1], count, len(rows))
     uniforms = torch.from_numpy(round_stream(data.seed, 0, "typiclust").random(clusters))[None]
     available_ = torch.from_numpy(np.isin(rows, available))[None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Samples:
     """The samples of a new project: features, what people look at, and labels that exist already."""
 
     pool: Pool  # its labels and texts are not looked at
-    media: dict[str, Sequence[str]]  # kind -> texts or absolute paths, [N]
+    media: Mapping[str, Sequence[str] | np.ndarray]  # kind -> texts or absolute paths, [N]
     labels: list[str]  # [N] existing ones, "" for none
     source: str  # where they come from
 
@@ -147,7 +147,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
         )
     except DataError as error:
         raise DataError(f"{_place(file, features, str(error))}: {error}") from None
-    shown_by: dict[str, Sequence[str]] = {"text": column["text"]} if "text" in column else {}
+    shown_by: dict[str, Sequence[str] | np.ndarray] = {"text": column["text"]} if "text" in column else {}
     shown_by |= {kind: _paths(file, kind, column[kind], numbers) for kind in media.FILES if kind in column}
     return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name)
 

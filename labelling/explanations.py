@@ -71,10 +71,11 @@ def _topics(selector: Selector) -> dict[tuple[str, str], list[int]]:
     The first feature of a reason decides which words hold.
     """
     topics: dict[tuple[str, str], list[int]] = {}
-    features: list[Feature | type[BatchFeature]] = [*FEATURES.values(), *BATCH_FEATURES.values()]
-    for feature in features:
-        if feature.name in selector.names:
-            topics.setdefault(feature.words, []).append(selector.names.index(feature.name))
+    found: dict[str, Feature | type[BatchFeature]] = {name: FEATURES.find(name) for name in selector.config.features}
+    found |= {name: BATCH_FEATURES.find(name) for name in selector.config.batch_features}
+    ours = [*FEATURES, *BATCH_FEATURES]
+    for name in sorted(found, key=lambda name: ours.index(name) if name in ours else len(ours)):
+        topics.setdefault(found[name].words, []).append(selector.names.index(name))
     return topics
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from envs.files import data_errors, new_folder
+from envs.models.frozen.model import FrozenModel
 from labelling.model import Classifier, Model, labels_of, prepare_rows
 from labelling.model_file import save_model
 from labelling.project import Project
@@ -56,9 +57,9 @@ def export(project: Project, out: Path, classifier: Classifier | None = None) ->
             model = Model(data, labels, classifier)
             _write_predictions(project, model, unknown, folder / "predictions.csv")
             written.append("predictions.csv")
-            if classifier is None:
+            if classifier is None and isinstance(model.model, FrozenModel):
                 (folder / "model").mkdir()
-                save_model(model, folder / "model")
+                save_model(model.model, model.labels.names, folder / "model")
                 written.append("model")
         mark = {"project": project.settings.name, "classes": state.classes}
         (folder / MARK).write_text(json.dumps(mark, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from envs.errors import ConfigError
 from envs.models.accuracy import validate
-from envs.models.base import Outputs, RowResults, TaskModel, rows_at
+from envs.models.base import Outputs, RowResults, TaskModel, TaskTrainer, rows_at
 from envs.models.contribution import contribution_weights
-from envs.models.frozen.trainer import FrozenConfig, FrozenTrainer
+from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import Roles, Start
 from envs.randomness import stream
@@ -42,7 +42,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """Who is labelled, as rows of the pool and classes; training rows in the order in which labels arrived."""
+    """The labels of a project, as rows of the pool and classes; training rows in the order in which labels arrived."""
 
     rows: np.ndarray  # int64 [n]
     classes: np.ndarray  # int64 [n]
@@ -65,12 +65,14 @@ def labels_of(project: Project, state: State) -> Labels:
     pairs = np.array(decided, np.int64).reshape(-1, 2)
     held = project.held_out[pairs[:, 0]]
     closed = [project.rows[sample] for sample, v in verdicts.items() if v.label is None]
-    return Labels(
-        *(pairs[~held].T.copy()), *(pairs[held].T.copy()), np.array(closed, np.int64), tuple(state.classes)
-    )  # fmt: skip
+    rows, classes = pairs[~held].T.copy()
+    held_rows, held_classes = pairs[held].T.copy()
+    return Labels(rows, classes, held_rows, held_classes, np.array(closed, np.int64), tuple(state.classes))
 
 
-def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 0, others: Sequence[int] = ()) -> Data:
+def prepare_rows(
+    project: Project, labels: Labels, turn: int, batch_size: int = 0, others: np.ndarray | None = None
+) -> Data:
     """Read and scale the rows that a command needs.
 
     Args:
@@ -88,10 +90,12 @@ def prepare_rows(project: Project, labels: Labels, turn: int, batch_size: int = 
     working = np.union1d(working, labels.rows)
     shuffled = stream(seed, "labelling: stop set").permutation(training)
     stop_set = np.sort(shuffled[:STOP_SET])
-    further = np.setdiff1d(np.union1d(np.union1d(stop_set, labels.held_rows), np.array(others, np.int64)), working)
+    further = np.union1d(stop_set, labels.held_rows)
+    if others is not None:
+        further = np.union1d(further, others)
+    further = np.setdiff1d(further, working)
     trainer = FrozenConfig().trainer(pool, working, further)
-    data = replace(trainer.data, num_classes=max(len(labels.names), 2))
-    return Data(pool, replace(trainer, data=data), working, stop_set, seed)
+    return Data(pool, trainer, max(len(labels.names), 2), working, stop_set, seed)
 
 
 @dataclass(frozen=True)
@@ -99,23 +103,16 @@ class Data:
     """Scaled rows of a project, and who trains on them."""
 
     pool: Pool
-    trainer: FrozenTrainer
+    trainer: TaskTrainer
+    num_classes: int  # columns of probabilities: the classes, and at least two
     working: np.ndarray  # int64, ascending: training rows at hand
     stop_set: np.ndarray  # int64, ascending
     seed: int
 
-    @property
-    def num_classes(self) -> int:
-        """Columns of probabilities: the classes, and at least two."""
-        return self.trainer.data.num_classes
-
-    def labelled(self, labels: Labels) -> FrozenTrainer:
+    def labelled(self, labels: Labels) -> TaskTrainer:
         """The trainer that knows these labels and no others."""
-        data = self.trainer.data
-        known = torch.full((len(data.rows),), -1, dtype=torch.int64)
-        known[data.columns(labels.rows)] = torch.from_numpy(labels.classes)
-        known[data.columns(labels.held_rows)] = torch.from_numpy(labels.held_classes)
-        return replace(self.trainer, data=replace(data, labels=known))
+        rows = np.concatenate([labels.rows, labels.held_rows])
+        return self.trainer.relabelled(rows, np.concatenate([labels.classes, labels.held_classes]), self.num_classes)
 
 
 class Model:
@@ -212,17 +209,17 @@ class ClassifierModel:
 
     @property
     def head(self) -> Tensor:
-        """The task model's, [1, C, M H]."""
+        """The task model's linear multimodal head, [1, C, M H]."""
         return self.model.head
 
     @property
     def loss_slope(self) -> Tensor:
-        """The task model's, [1]."""
+        """Change of the task model's training loss per step, [1]."""
         return self.model.loss_slope
 
     @property
     def gradient_norm(self) -> Tensor:
-        """The task model's, [1]."""
+        """Norm of the task model's gradient at the last step, [1]."""
         return self.model.gradient_norm
 
     def outputs(self, positions: Tensor | None = None) -> Outputs:
@@ -239,11 +236,11 @@ class ClassifierModel:
         return self.model.outputs_held_out(at)
 
     def held_out(self) -> RowResults:
-        """The task model's."""
+        """The task model's results on the held-out rows."""
         return self.model.held_out()
 
     def inputs(self) -> Tensor:
-        """The task model's, [1, D, P]."""
+        """The task model's inputs for the pool, [1, D, P]."""
         return self.model.inputs()
 
     def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> TaskModel:

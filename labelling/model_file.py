@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from envs.errors import DataError
 from envs.models.frozen.fitting import Parameters
-from envs.models.frozen.model import predict
+from envs.models.frozen.model import FrozenModel, predict
 from envs.models.frozen.preparation import Transform
-from labelling.model import Model
 
 FORMAT = 1
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -66,13 +65,13 @@ class LabelModel:
         return outputs.probabilities[0].T.double().numpy()
 
 
-def save_model(model: Model, folder: Path) -> None:
-    """Write a project's own model into an existing folder.
+def save_model(model: FrozenModel, classes: Sequence[str], folder: Path) -> None:
+    """Write a project's own model, one of frozen features, into an existing folder.
 
     Raises:
         OSError: where it does not fit.
     """
-    parameters, data = model.model.parameters, model.data.trainer.data
+    parameters, data = model.parameters, model.rows.data
     tensors = {name: getattr(parameters, name).contiguous() for name in Parameters.__dataclass_fields__}
     for modality, transform in zip(data.modalities, data.transforms, strict=True):
         for name in ("mean", "deviation", "basis"):
@@ -83,7 +82,7 @@ def save_model(model: Model, folder: Path) -> None:
         save_file(tensors, folder / WEIGHTS)
     except SafetensorError as error:
         raise OSError(str(error)) from None
-    card = {"format": FORMAT, "classes": model.labels.names, "modalities": data.modalities}
+    card = {"format": FORMAT, "classes": classes, "modalities": data.modalities}
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -77,7 +77,7 @@ def measure(
     }
     if not labels.enough:
         return Progress(**figures)
-    data = prepare_rows(project, labels, state.batches_ever, others=() if before is None else before.rows)
+    data = prepare_rows(project, labels, state.batches_ever, others=None if before is None else before.rows)
     model = Model(data, labels, classifier)
     p = model.probabilities(data.stop_set)
     figures["confidence"] = float(p.max(1).mean())
@@ -110,6 +110,8 @@ def _correct_by_class(model: Model) -> list[int]:
 
 def _measured_heads(model: Model) -> dict[str, float]:
     """Accuracy by modality, without those that no measuring sample has."""
+    if model.modality_accuracy is None:
+        return {}
     pool = model.data.pool
     there = pool.present[model.labels.held_rows].any(0)
     return {m: a for m, a, any_ in zip(pool.modalities, model.modality_accuracy, there, strict=True) if any_}

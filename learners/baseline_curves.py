@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from itertools import product
@@ -25,7 +25,7 @@ from envs.source import Source
 from envs.sources import is_family, open_dataset
 from policies.strategies import get_strategy
 from runtime.array_store import ArrayStore
-from runtime.code_hash import code_hash
+from runtime.code_hash import code_hash, describe_settings
 from runtime.tasks import Workers, cores, in_parallel, remote_task
 
 CHUNK = 16  # starts that one task plays in lockstep
@@ -64,24 +64,30 @@ def baseline_curves(
     parts = product(strategies, fingerprints, range(0, config.starts, CHUNK))
     keys = {part: _key(config, fingerprints[part[1]], part[0], part[2]) for part in parts}
     store = ArrayStore(cache_folder() / "baseline_curves")
-    found = {part: store.get(key) for part, key in keys.items()}
-    if any(arrays is None for arrays in found.values()):
+    found = _stored(store, keys)
+    if len(found) < len(keys):
         together = hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()[:16]
         with _lock(store.folder / f".{together}.lock"):
-            found = {part: arrays or store.get(keys[part]) for part, arrays in found.items()}
-            missing = [part for part, arrays in found.items() if arrays is None]
+            found |= _stored(store, {part: key for part, key in keys.items() if part not in found})
+            missing = [part for part in keys if part not in found]
             task = remote_task(_play)
             workers = Workers(cores(), name="process that plays baselines", if_they_die="see whether it lacks memory")
             with closing(in_parallel(missing, lambda part: task.remote(config, *part), workers)) as played:
                 for done, (part, accuracy) in enumerate(played, len(keys) - len(missing) + 1):
-                    found[part] = {"accuracy": accuracy}
-                    store.put(keys[part], found[part])
+                    found[part] = accuracy
+                    store.put(keys[part], {"accuracy": accuracy})
                     progress(done, len(keys))
     shape = (len(config.datasets), config.starts, config.protocol.rounds + 1)
     curves = {strategy: np.full(shape, np.nan, np.float32) for strategy in strategies}
-    for (strategy, source, low), arrays in found.items():
-        curves[strategy][source, low : low + CHUNK] = arrays["accuracy"]
+    for (strategy, source, low), accuracy in found.items():
+        curves[strategy][source, low : low + CHUNK] = accuracy
     return curves
+
+
+def _stored(store: ArrayStore, keys: Mapping[_Part, str]) -> dict[_Part, np.ndarray]:
+    """Accuracies [starts, T + 1] of the parts that the store holds."""
+    arrays = {part: store.get(key) for part, key in keys.items()}
+    return {part: kept["accuracy"] for part, kept in arrays.items() if kept is not None}
 
 
 def _key(config: EnvConfig, fingerprint: str, strategy: str, low: int) -> str:
@@ -89,7 +95,7 @@ def _key(config: EnvConfig, fingerprint: str, strategy: str, low: int) -> str:
     decisive = {
         "pool": fingerprint,
         "protocol": asdict(config.protocol),
-        "model": asdict(config.model),
+        "model": describe_settings(config.model),
         "seed": config.seed,
         "starts": [low, min(low + CHUNK, config.starts)],
         "strategy": strategy,

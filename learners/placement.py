@@ -38,7 +38,7 @@ RIGHT_OR_WRONG = 1 / 4  # ... and a byte for each modality
 
 @dataclass(frozen=True)
 class Size:
-    """What of a data set decides memory."""
+    """The figures of a data set that decide memory."""
 
     rows: int  # of its policy half
     pool: int  # of an episode: may be picked
@@ -49,7 +49,7 @@ class Size:
 
 
 def size_of(pool: Pool, config: TrainConfig) -> Size:
-    """Of a data set that a run trains on."""
+    """The size of a data set that a run trains on."""
     roles = training_roles(pool, config.seed)
     widest = max(features.shape[1] for features in pool.features.values())
     return Size(

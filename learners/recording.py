@@ -15,31 +15,29 @@ from runtime.progress import Progress
 
 
 class RunRecorder:
-    """The record of one run.
+    """The record of one run, taken up after the iterations that its trainer has done.
 
-    The order of its methods in an iteration, and of the writes in `keep`, is what a kill at any moment relies on: a
-    checkpoint appears after the policy and the history row that belong to it.
+    Making it says of a new run what it is, and writes its initial policy. The order of its methods in an iteration, and
+    of the writes in `keep`, is what a kill at any moment relies on: a checkpoint appears after the policy and the
+    history row that belong to it.
 
     Args:
-        trainer: what is recorded; its card receives episodes and seconds.
+        trainer: what is recorded, restored where it goes on; its card receives episodes and seconds.
         run: where.
         copy: of that folder, if there is one.
     """
 
     def __init__(self, trainer: Trainer, run: RunFolder, progress: Progress, copy: RunCopy | None):
         self._trainer, self._run, self._progress, self._copy = trainer, run, progress, copy
-        self._board: Board | None = None
-
-    def begin(self, done: int) -> None:
-        """Take up the record after so many iterations; of a new run say what it is, and write its initial policy."""
-        card = self._trainer.card
-        history = self._run.truncate_history(done)
+        card, self._done = trainer.card, trainer.done
+        history = run.truncate_history(self._done)
         card.episodes = history[-1]["episodes"] if history else 0
-        card.training_seconds = sum(row["seconds"] for row in history)
-        self._board = Board(self._run.tensorboard, done + 1)
-        if not done:
-            self._board.card(self._run.config.read_text(encoding="utf-8"), card)
-            save_policy(self._trainer.selector(), card, self._run.policy)
+        self._seconds: float = sum(row["seconds"] for row in history)
+        card.training_seconds = self._seconds
+        self._board = Board(run.tensorboard, self._done + 1)
+        if not self._done:
+            self._board.card(run.config.read_text(encoding="utf-8"), card)
+            save_policy(trainer.selector(), card, run.policy)
 
     def keep(
         self, iteration: int, figures: dict[str, float], parts: dict[str, float], seconds: float
@@ -57,7 +55,8 @@ class RunRecorder:
         trainer, card, run = self._trainer, self._trainer.card, self._run
         figures = dict(figures)
         card.episodes += int(figures.pop("episodes"))
-        card.training_seconds += seconds
+        self._seconds += seconds
+        card.training_seconds = self._seconds
         selector = trainer.selector()
         save_policy(selector, card, run.policy)
         run.append_history({"iteration": iteration, "episodes": card.episodes, "seconds": seconds} | figures)
@@ -93,13 +92,8 @@ class RunRecorder:
         if self._copy is not None:
             self._copy.send()
 
-    def conclude(self, iteration: int, done: int) -> None:
-        """Draw the run's learning curve, and let the exported policy play where it has changed.
-
-        Args:
-            iteration: the last one.
-            done: how many were done before this process went on with the run.
-        """
+    def conclude(self, iteration: int) -> None:
+        """Draw the run's learning curve after its last iteration, and let the policy play where it has changed."""
         rows = self._run.read_history()
         if not rows:
             return
@@ -108,11 +102,10 @@ class RunRecorder:
         curve = training_curve(rows, title, trainer.played)
         save_picture(curve, self._run.picture)
         self._board.picture("training/learning_curve", curve, iteration)
-        if iteration > done or not self._run.exported.is_dir():
+        if iteration > self._done or not self._run.exported.is_dir():
             self._progress.say("the exported policy plays a few episodes for TensorBoard", last=True)
             write_exported(trainer.config, trainer.selector(), self._run.exported)
 
     def close(self) -> None:
         """Close the event files."""
-        if self._board is not None:
-            self._board.close()
+        self._board.close()

@@ -61,7 +61,7 @@ class RunFolder:
                 remove_unfinished(folder)
 
     def release(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
 
@@ -117,7 +117,7 @@ class RunFolder:
         return rows
 
     def truncate_history(self, until: int) -> list[dict[str, Any]]:
-        """Forget iterations after `until`: they will be played again."""
+        """Drop the figures after iteration `until`, which will be played again; returns the others."""
         rows = self.read_history(until)
         self.write_text(self.history, "".join(json.dumps(row) + "\n" for row in rows))
         return rows

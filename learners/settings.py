@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from annotated_types import Ge, Gt
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, nearest
-from envs.fields import Help, Section, declarations, refuse
+from envs.fields import Help, Section, declarations, flat, refuse
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
@@ -113,7 +113,7 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
     """
     _refuse_unknown(cls, settings, "")
     try:
-        return TypeAdapter(cls).validate_python(dict(settings))
+        return TypeAdapter(cls).validate_python(_rejoined(cls, settings))
     except ValidationError as error:
         first = error.errors()[0]
         _refuse_declared(cls, first["loc"], first["input"])
@@ -121,13 +121,26 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
 
 
+def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with names whole where a field gives numbers to names: `--set` and sweeps divide them at dots."""
+    joined = dict(settings)
+    for key, value in settings.items():
+        kind: type = declarations(cls)[key].kind
+        if is_dataclass(kind):
+            joined[key] = _rejoined(kind, value)
+        elif get_args(kind) == (str, float) and isinstance(value, Mapping):
+            joined[key] = flat(value)
+    return joined
+
+
 def _refuse_declared(cls: type[Section], path: tuple[int | str, ...], value: object) -> None:
     """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
-    for name in path:
+    *sections, name = (str(part) for part in path)
+    for section in sections:
+        cls = declarations(cls)[section].kind
         if not is_dataclass(cls):
             return  # the path goes on inside of a value
-        owner, cls = cls, declarations(cls)[str(name)].kind
-    refuse(owner, str(name), value)
+    refuse(cls, name, value)
 
 
 def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:

@@ -6,9 +6,10 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def opened(config: TrainConfig) -> list[Pool]:
 
 def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
     """What a policy trained on these data sets has seen."""
-    sources = []
+    sources: list[dict[str, Any]] = []
     for name, pool in zip(config.datasets, pools, strict=True):
         if is_family(name):
             sources.append({"name": name, "fingerprint": "", "labels": 0})  # grows with the pools that are drawn
@@ -110,7 +111,6 @@ def _train(
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
     trainer = config.trainer(config, card, done, progress.say)
-    recorder = RunRecorder(trainer, run, progress, copy)
     iteration, minutes = done, 0.0
 
     def over() -> bool:
@@ -119,22 +119,21 @@ def _train(
     try:
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        recorder.begin(done)
-        while not over():
-            began = time.monotonic()
-            stepped = trainer.step()
-            ended = time.monotonic()
-            minutes = (ended - clock) / 60
-            if stepped is None:
-                continue
-            iteration += 1
-            figures = recorder.keep(iteration, *stepped, seconds=ended - began)
-            recorder.show(iteration, figures)
-            recorder.say(iteration, figures, minutes, last=over())
-            recorder.send()
-        recorder.conclude(iteration, done)
+        with closing(RunRecorder(trainer, run, progress, copy)) as recorder:
+            while not over():
+                began = time.monotonic()
+                stepped = trainer.step()
+                ended = time.monotonic()
+                minutes = (ended - clock) / 60
+                if stepped is None:
+                    continue
+                iteration += 1
+                figures = recorder.keep(iteration, *stepped, seconds=ended - began)
+                recorder.show(iteration, figures)
+                recorder.say(iteration, figures, minutes, last=over())
+                recorder.send()
+            recorder.conclude(iteration)
     finally:
-        recorder.close()
         trainer.stop()
     if copy is not None:
         copy.finish()

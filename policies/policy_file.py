@@ -86,7 +86,7 @@ def pretrained_policy() -> Path:
 
 
 def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
-    """Read a policy.
+    """Read a policy; where it looks at features named by `module:name`, those modules are imported.
 
     Raises:
         PolicyError: naming the file and what is wrong with it.
@@ -97,7 +97,7 @@ def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
         raw = json.loads(card_file.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise PolicyError(f"{card_file} has format {raw['format']!r}; this version reads format {FORMAT}.")
-        shape = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["selector"].items()}
+        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["selector"].items()}
         selector = Selector(SelectorConfig(**shape))
         known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
         known["candidates"] = CandidateConfig(**known["candidates"])

@@ -35,7 +35,7 @@ INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
 class SelectorConfig(Section, prefix="policy."):
     """Shape of the selection network."""
 
-    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, from envs.candidates.FEATURES
+    features: tuple[str, ...] = DEFAULT_FEATURES  # of each candidate, names that envs.candidates.FEATURES finds
     batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
     linear: bool = True  # weights on features x (1, state)
     state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
@@ -46,11 +46,7 @@ class SelectorConfig(Section, prefix="policy."):
         super().__post_init__()
         check_features(self.features)
         for name in self.batch_features:
-            if name not in BATCH_FEATURES:
-                raise ConfigError(
-                    f"Unknown batch feature {name!r}.{nearest(name, BATCH_FEATURES)} "
-                    f"Batch features: {', '.join(BATCH_FEATURES)}."
-                )
+            BATCH_FEATURES.find(name)
         for name in self.state:
             if name not in STATE:
                 raise ConfigError(f"policy.state names {name!r}.{nearest(name, STATE)} It may hold {', '.join(STATE)}.")
@@ -110,7 +106,7 @@ class Selector(nn.Module):
         """Utility from the static features [B, K], and the weights of the batch features [B, F']."""
         features = observation["features"].float()
         state = observation["state"].float()
-        utility, batch_weights = 0.0, None
+        utility, batch_weights = torch.zeros_like(features[..., 0]), None
         if self.config.linear:
             weights = (self.weights * self.factors(state)[:, None]).sum(2)  # [B, F]
             split = len(self.config.features)
@@ -198,7 +194,7 @@ class Selector(nn.Module):
         """Linear weights by feature name, their change with the state as `name*progress`."""
         if not self.config.linear:
             return {}
-        named = {}
+        named: dict[str, float] = {}
         for name, row in zip(self.names, self.weights.detach().tolist(), strict=True):
             named |= dict(zip((name, *(f"{name}*{s}" for s in self.config.state)), row, strict=True))
         return named
@@ -215,16 +211,15 @@ class _Utilities:
     """
 
     def __init__(self, selector: Selector, observation: dict[str, Tensor]):
-        self._static, self._batch_weights = selector._static(observation)
-        names = selector.config.batch_features
-        self._aware = BatchAware(observation, names) if self._batch_weights is not None else None
         self._selector, self._observation = selector, observation
-        self._pulls: Tensor | float = 0.0  # sum of picked - p, [B, K]
+        self._static, self._batch_weights = selector._static(observation)
+        self._aware = BatchAware(observation, selector.config.batch_features)
+        self._pulls = torch.zeros_like(self._static)  # sum of picked - p, [B, K]
         self._batch_gradient: list[Tensor] = []  # by pick, [B, F']
 
     def next(self, _: int, previous: Tensor | None) -> Tensor:
         """Utilities [B, K] after one more pick [B]."""
-        if self._aware is None:
+        if self._batch_weights is None:
             return self._static
         if previous is not None:
             self._aware.add(previous)
@@ -235,11 +230,11 @@ class _Utilities:
         """Take note of a pick [B] and the probabilities [B, K] that it was drawn with, which are overwritten."""
         pull = probabilities.neg_().scatter_add_(1, pick[:, None], torch.ones_like(probabilities[:, :1]))
         self._pulls = self._pulls + pull
-        if self._aware is not None:
+        if self._batch_weights is not None:
             self._batch_gradient.append(torch.bmm(pull[:, None], self._current)[:, 0])
 
     def gradient(self) -> Tensor:
-        """Of all picks so far, [B, F, 1 + S]."""
+        """The gradient of the log-probability of all picks so far, [B, F, 1 + S]."""
         parts = [torch.bmm(self._pulls[:, None], self._observation["features"].float())[:, 0]]
         if self._batch_gradient:
             parts.append(torch.stack(self._batch_gradient).sum(0))
@@ -247,5 +242,5 @@ class _Utilities:
 
 
 def _squash(state: Tensor) -> Tensor:
-    """State entries have scales of their own (a gradient norm may be large): keep sign, tame size."""
+    """State entries with sizes brought together: their scales differ, and a gradient norm may be large."""
     return state.sign() * torch.log1p(state.abs())

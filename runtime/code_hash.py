@@ -7,8 +7,10 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from envs.errors import ConfigError
 
@@ -34,6 +36,13 @@ def code_hash(*modules: str) -> str:
     for module, source in sorted(sources_behind(modules).items()):
         digest.update(f"{module}\0{hashlib.sha256(source).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def describe_settings(settings: Any) -> dict[str, Any]:
+    """What tells a section of settings apart: its fields, its class, and the code behind that."""
+    kind = type(settings)
+    code = code_hash(kind.__module__)
+    return {"kind": f"{kind.__module__}.{kind.__qualname__}", "fields": asdict(settings), "code": code}
 
 
 def sources_behind(modules: Iterable[str]) -> dict[str, bytes]:

@@ -6,9 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from types import BuiltinFunctionType
 from typing import Any
-
-_PRINT = print  # as it was first: Ray puts another one into its place once it shows lines of its own
 
 
 class Progress:
@@ -20,7 +19,7 @@ class Progress:
     """
 
     def __init__(self, write: Callable[..., Any] = print, every: float = 10.0):
-        prints = write in (print, _PRINT)
+        prints = _is_print(write)
         self._rewrites = prints and sys.stdout.isatty()
         self._write = partial(write, flush=True) if prints else write
         self._every = every
@@ -93,6 +92,11 @@ class _Count:
             pace = (now - self._first[1]) / (self._done - self._first[0])
             text += f", about {_clock(pace * (self._total - self._done))} to go"
         return text
+
+
+def _is_print(write: Callable[..., Any]) -> bool:
+    """Whether this is `print`: the one of now, which Ray replaces once it shows lines of its own, or Python's."""
+    return write is print or (isinstance(write, BuiltinFunctionType) and write.__name__ == "print")
 
 
 def _clock(seconds: float) -> str:

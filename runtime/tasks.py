@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ def in_parallel(
     submit: Callable[[T], ray.ObjectRef],
     workers: Workers,
     tick: Callable[[], object] = lambda: None,
-) -> Iterator[tuple[T, Any]]:
+) -> Generator[tuple[T, Any], None, None]:
     """Run jobs as Ray tasks and yield each with its result as it ends.
 
     Tasks that still run when the caller stops, for whatever reason, are cancelled; hence close the iterator.

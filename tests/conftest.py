@@ -90,12 +90,12 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def one_worker() -> Iterator[None]:
-    """A Ray of one process."""
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """A Ray for all tests of this process that need one: starting it takes longer than most of them."""
     from runtime.cluster import local_ray  # not above: most tests need no ray
 
-    with local_ray(1):
+    with local_ray(2):
         yield
 
 

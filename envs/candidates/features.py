@@ -6,8 +6,8 @@ number of modalities or classes. Features that change with every pick are the po
 (`policies.batch_features`); for them each candidate carries a sketch of its gradient embedding and one of its hidden
 features, whose inner products estimate those of the originals.
 
-To add a feature of your own: `FEATURES["mine"] = Feature("mine", lambda view: ..., words=(..., ...))`, before a
-configuration names it.
+To add a feature of your own, see `examples/feature.py`: where a configuration names features, `module:name` stands for
+a `Feature` of yours.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from envs.candidates.published_score import Score
-from envs.errors import ConfigError, nearest
 from envs.models.base import Outputs, rows_at
 from envs.models.contribution import weights_among_present
 from envs.models.evidence import difficulty, expected_probabilities, mean_entropy, vacuity
+from envs.registry import Registry
 from envs.round import Round
 
 GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
@@ -205,7 +205,7 @@ class StateEntry:
 UNSURE = ("the model is less sure of its class than of others'", "the model is surer of its class than of others'")
 FAR = ("far from everything labelled", "close to labelled samples")
 
-FEATURES: dict[str, Feature] = {
+_OURS: dict[str, Feature] = {
     feature.name: feature
     for feature in (
         Feature("margin", lambda v: v.margin, UNSURE, ("uncertainty",), default=True),
@@ -284,6 +284,7 @@ FEATURES: dict[str, Feature] = {
         Feature("diversity", lambda v: v.scored[1], FAR, ("score",), needs_score=True),
     )
 }
+FEATURES = Registry("candidate feature", "envs.candidates.Feature", lambda found: isinstance(found, Feature), _OURS)
 DEFAULT_FEATURES = tuple(feature.name for feature in FEATURES.values() if feature.default)
 
 STATE: dict[str, StateEntry] = {
@@ -327,10 +328,7 @@ STATE: dict[str, StateEntry] = {
 def check_features(names: tuple[str, ...]) -> None:
     """Raise ConfigError at the first name that is not a candidate feature."""
     for name in names:
-        if name not in FEATURES:
-            raise ConfigError(
-                f"Unknown candidate feature {name!r}.{nearest(name, FEATURES)} Features: {', '.join(FEATURES)}."
-            )
+        FEATURES.find(name)
 
 
 def rank_normalise(values: Tensor) -> Tensor:

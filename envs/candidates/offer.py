@@ -58,12 +58,13 @@ def offer(
 
     Args:
         batch_size: b of the episode; K = config.per_pick * b.
-        features: names from FEATURES.
+        features: names that FEATURES can find.
     """
     cap = config.per_pick * batch_size
     pool = round_.available.shape[1]
     count = min(cap, int(round_.available[0].sum()))
-    needs_score = config.rule == "score" or any(FEATURES[name].needs_score for name in features)
+    described = [FEATURES.find(name) for name in features]
+    needs_score = config.rule == "score" or any(feature.needs_score for feature in described)
     if not config.amcb:
         round_ = round_.with_equal_weights()
     score = published_score(round_, batch_size, config.score_beta, config.efda) if needs_score else None
@@ -72,7 +73,7 @@ def offer(
     if config.rule == "random":
         positions = positions.sort(1).values
     view = View(round_, positions, score, config.efda)
-    columns = [FEATURES[name].value(view) for name in features]
+    columns = [feature.value(view) for feature in described]
     values = rank_normalise(torch.stack(columns, 1)) if columns else positions.new_zeros(len(positions), 0, count)
     return Candidates(
         positions=_pad(positions, cap),

@@ -2,8 +2,8 @@
 
 A `TaskTrainer` trains E classifiers at a time, for episodes that begin at S starts; each start is shared by E / S
 copies, which follow one another. What it gives is a `TaskModel`, which answers for rows and says nothing of how it was
-trained. A `TaskModelConfig` makes the trainer of a pool. `envs.models.frozen` is one kind; `check_task_model` in
-`envs.models.contract` says whether another one keeps to what stands here.
+trained. A `TaskModelConfig` makes the trainer of a pool. `envs.models.frozen` is one kind; whether another one keeps to
+what stands here, `envs.contract.check_task_model` says.
 
 Tensors keep the rows on the last axis: element-wise work then runs over contiguous rows whatever the number of classes.
 E episodes, S starts, M modalities, C classes, H hidden units of a modality, P rows of an episode's pool.
@@ -12,9 +12,9 @@ E episodes, S starts, M modalities, C classes, H hidden units of a modality, P r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -146,6 +146,17 @@ class TaskTrainer(Protocol):
     def fit(self, labelled: Tensor) -> TaskModel:
         """Train from scratch on pool positions [E, n]; what a model becomes depends on its own labels alone."""
 
+    def inputs(self, rows: np.ndarray) -> Tensor:
+        """Features of rows of the data set that no training changes, [D, R]."""
+
+    def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> Self:
+        """The same trainer for other labels, before `begin`: of these rows of the data set; all others have none.
+
+        Args:
+            labels: int64, of `rows`.
+            num_classes: C.
+        """
+
     def reference(self, starts: Sequence[int]) -> TaskModel:
         """One model for each of these starts (numbers, in the order of `begin`), trained on all labels of its pool."""
 
@@ -155,6 +166,8 @@ class TaskTrainer(Protocol):
 
 class TaskModelConfig(Protocol):
     """Settings of a kind of task model: a frozen dataclass, whose fields decide results and are part of their keys."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def trainer(
         self, pool: Pool, rows: np.ndarray, others: np.ndarray | None = None, device: str | torch.device = "cpu"

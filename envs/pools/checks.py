@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,22 @@ def check_matrix(modality: str, x: np.ndarray) -> None:
         raise DataError(f"Modality '{modality}' has shape {list(x.shape)}; it must be [N, D].")
     if x.dtype.kind not in "fiu":
         raise DataError(f"Modality '{modality}' holds {x.dtype}; convert it to numbers.")
+
+
+def check_lengths(features: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns other than `present` that are not [N], and arrays without one row per sample."""
+    first, n = next((m, len(x)) for m, x in features.items())
+    for field, values in columns.items():
+        if field != "present" and values.ndim != 1:
+            raise DataError(f"{field} has shape {list(values.shape)}; it must be [{n}].")
+    lengths = {f"modality '{m}'": len(x) for m, x in features.items()}
+    lengths |= {field: len(np.atleast_1d(values)) for field, values in columns.items()}
+    for field, length in lengths.items():
+        if length != n:
+            raise DataError(
+                f"Rows do not match: {field} has {length} but modality '{first}' has {n}; "
+                "every array needs one row per sample, in the same order."
+            )
 
 
 def check_finite(modality: str, x: np.ndarray, present: np.ndarray, ids: np.ndarray) -> None:

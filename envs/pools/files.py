@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from envs.pools.pool import Pool
 
 FORMAT = "rl-mba pool"
 SCHEMA_VERSION = 1
+_ZIP_END = struct.Struct("<10sH10s")  # the record that ends a zip: its second count of entries, and what lies around it
+_ZIP_END_MARK = b"PK\x05\x06"
 _NAMELESS = ("data", "dataset", "features", "pool")  # file names that say nothing; the folder's name is used
 
 
@@ -171,8 +175,7 @@ def _read_npz(file: Path) -> dict[str, Any]:
     Raises:
         DataError, or one of `BROKEN_FILE`.
     """
-    with np.load(file, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
+    arrays = _read_arrays(file)
     features = {key[2:]: x for key, x in arrays.items() if key.startswith("x_")}
     if not features:
         raise DataError(f"no array named x_<modality>; it holds {', '.join(arrays) or 'nothing'}.")
@@ -203,6 +206,33 @@ def _read_npz(file: Path) -> dict[str, Any]:
         "source": file.name,
         "notes": f"Arrays not used: {', '.join(extra)}." if extra else "",
     }
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Return all the arrays of an ``.npz``, each read to its last byte, which is where its checksum is compared.
+
+    Raises:
+        DataError, or one of `BROKEN_FILE`.
+    """
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        if len(archive.namelist()) != _promised_entries(file):
+            raise DataError("the list of its arrays is damaged.")
+        for name in archive.namelist():
+            with archive.open(name) as entry:  # whatever it is: this compares the two places of its name
+                if name.endswith(".npy"):
+                    arrays[name.removesuffix(".npy")] = np.lib.format.read_array(entry, allow_pickle=False)
+                    if entry.read(1):  # a damaged shape or type asks for less
+                        raise DataError(f"{name} is shorter than what is stored of it.")
+    return arrays
+
+
+def _promised_entries(file: Path) -> int:
+    """How many entries a zip says it has, at its end; `zipfile` goes by their sizes and drops some if one is wrong."""
+    with file.open("rb") as stream:
+        stream.seek(-min(file.stat().st_size, _ZIP_END.size + 2**16), os.SEEK_END)  # what follows is a comment
+        end = stream.read()
+    return _ZIP_END.unpack_from(end, end.rindex(_ZIP_END_MARK))[1]
 
 
 def _decode_labels(y: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -74,7 +74,7 @@ def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> np.ndarra
     return np.array([names[value] for value in values])
 
 
-def write_table(ids: np.ndarray, media: Mapping[str, Sequence[str]], file: Path) -> None:
+def write_table(ids: np.ndarray, media: Mapping[str, Sequence[str] | np.ndarray], file: Path) -> None:
     """Write texts and paths by kind as Parquet, with a column id."""
     columns = {kind: pa.array(media[kind], pa.string()) for kind in KINDS if kind in media}
     pq.write_table(pa.table({"id": ids} | columns), file)

@@ -51,52 +51,48 @@ class Pool:
     notes: str = ""
 
     def __post_init__(self) -> None:
+        features, columns = self._checked_features(), self._columns()
+        checks.check_lengths(features, columns)
+        ids, names = columns["ids"], checks.checked_class_names(self.class_names)
+        checks.check_ids(ids)
+        checks.check_presence(columns["present"], len(features), ids)
+        columns["labels"] = checks.checked_labels(columns["labels"], names, ids)
+        if "split" in columns:
+            columns["split"] = checks.checked_split(columns["split"], ids)
+        if "group" in columns:
+            checks.check_groups(columns["group"], ids)
+        for m, (modality, x) in enumerate(features.items()):
+            checks.check_finite(modality, x, columns["present"][:, m], ids)
+
+        object.__setattr__(self, "features", features)  # the dataclass is frozen
+        object.__setattr__(self, "class_names", names)
+        for field, values in columns.items():
+            object.__setattr__(self, field, _read_only(values))
+
+    def _checked_features(self) -> dict[str, np.ndarray]:
         if not self.features:
             raise DataError(f"Pool '{self.name}' has no modality; give at least one [N, D] array.")
         features = {str(m): _read_only(np.asanyarray(x)) for m, x in self.features.items()}
         for modality, x in features.items():
             checks.check_matrix(modality, x)
-        first, n = next((m, len(x)) for m, x in features.items())
-        if n == 0:
+        first, x = next(iter(features.items()))
+        if len(x) == 0:
             raise DataError(f"Pool '{self.name}' has no samples; modality '{first}' is empty.")
+        return features
 
-        column: dict[str, np.ndarray] = {
+    def _columns(self) -> dict[str, np.ndarray]:
+        """All other arrays that were given, unchecked."""
+        columns = {
             "present": np.asarray(self.present),
             "labels": np.asarray(self.labels),
             "ids": checks.strings("id", self.ids),
         }
         if self.split is not None:
-            column["split"] = np.asarray(self.split)
+            columns["split"] = np.asarray(self.split)
         for field in ("group", "text", "picture"):
             if getattr(self, field) is not None:
-                column[field] = checks.strings(field, getattr(self, field))
-        lengths = {f"modality '{m}'": len(x) for m, x in features.items()}
-        lengths |= {field: len(np.atleast_1d(c)) for field, c in column.items()}
-        for field, values in column.items():
-            if field != "present" and values.ndim != 1:
-                raise DataError(f"{field} has shape {list(values.shape)}; it must be [{n}].")
-        for field, length in lengths.items():
-            if length != n:
-                raise DataError(
-                    f"Rows do not match: {field} has {length} but modality '{first}' has {n}; "
-                    "every array needs one row per sample, in the same order."
-                )
-
-        ids, names = column["ids"], checks.checked_class_names(self.class_names)
-        checks.check_ids(ids)
-        checks.check_presence(column["present"], len(features), ids)
-        column["labels"] = checks.checked_labels(column["labels"], names, ids)
-        if "split" in column:
-            column["split"] = checks.checked_split(column["split"], ids)
-        if "group" in column:
-            checks.check_groups(column["group"], ids)
-        for m, (modality, x) in enumerate(features.items()):
-            checks.check_finite(modality, x, column["present"][:, m], ids)
-
-        object.__setattr__(self, "features", features)  # the dataclass is frozen
-        object.__setattr__(self, "class_names", names)
-        for field, values in column.items():
-            object.__setattr__(self, field, _read_only(values))
+                columns[field] = checks.strings(field, getattr(self, field))
+        return columns
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ def format_spec(spec: SyntheticSpec) -> str:
     return ",".join(f"{name}={value}" for name, value in given.items())
 
 
-def draw_spec(rng: np.random.Generator, **fixed: object) -> SyntheticSpec:
+def draw_spec(rng: np.random.Generator, **fixed: Any) -> SyntheticSpec:
     """A pool of the family: everything random, but for the parameters in `fixed`.
 
     samples: 1,000 to 3,000. classes: 2 to 20, log-uniform. modalities: 1 to 4. dim: 4 to 64, log-uniform.
@@ -156,10 +156,10 @@ def draw_spec(rng: np.random.Generator, **fixed: object) -> SyntheticSpec:
         ConfigError: where the fixed parameters allow no pool.
     """
     for _ in range(_DRAWS):
-        modalities = int(fixed.get("modalities", rng.integers(1, 5)))  # type: ignore[call-overload]
+        modalities = int(fixed.get("modalities", rng.integers(1, 5)))
         shares = rng.uniform(0.2, 1.0, max(modalities, 1))
         strengths = np.round(rng.uniform(1.0, 2.2) * shares / np.linalg.norm(shares), 3).tolist()
-        drawn: dict[str, object] = {
+        drawn: dict[str, Any] = {
             "samples": int(rng.integers(1000, 3001)),
             "classes": _log_uniform(rng, 2, 20),
             "modalities": modalities,
@@ -173,7 +173,7 @@ def draw_spec(rng: np.random.Generator, **fixed: object) -> SyntheticSpec:
             "seed": int(rng.integers(2**31)),
         }
         try:
-            return SyntheticSpec(**(drawn | fixed))  # type: ignore[arg-type]
+            return SyntheticSpec(**(drawn | fixed))
         except ConfigError as error:  # too many classes for this imbalance and size, say
             refused = error
     raise refused

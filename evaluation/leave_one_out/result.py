@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class OffZero:
-    """On how many targets an interval is above 0, and on how many below."""
+    """The numbers of targets on which an interval is above 0, and below."""
 
     above: int
     below: int

@@ -29,8 +29,8 @@ _HEIGHT = 320
 def theme(styles: Mapping[str, StrategyStyle], dark: bool) -> dict[str, Any]:
     """The config for Vega-Lite: colours in the order of the strategies, and quiet axes."""
     text, grid = ("#E6E9EE", "#333A45") if dark else ("#1D232B", "#E3E7EC")
-    axis = {"labelColor": text, "titleColor": text, "tickColor": grid, "domainColor": grid, "gridColor": grid}
-    axis |= {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}
+    axis: dict[str, Any] = {"labelColor": text, "titleColor": text, "tickColor": grid, "domainColor": grid}
+    axis |= {"gridColor": grid, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}
     axis |= {"labelLimit": 120, "labelSeparation": 6}
     return {
         "background": "transparent" if dark else "white",
@@ -158,7 +158,7 @@ def cost(summary: Summary, styles: Mapping[str, StrategyStyle]) -> alt.LayerChar
 def penalty(figures: Penalty) -> alt.LayerChart:
     """The penalty matrix as a map: row beats column."""
     names = figures.strategies
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"s": row, "c": column, "v": round(v, 3)}
         for row, values in zip(names, figures.matrix, strict=True)
         for column, v in zip(names, values, strict=True)

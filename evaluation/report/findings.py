@@ -89,7 +89,7 @@ def cautions(summary: Summary) -> list[str]:
 
 
 def training_note(summary: Summary) -> str:
-    """How many labels the judged policy's training looked at; "" without a policy."""
+    """One sentence: how many labels the judged policy's training looked at; "" without a policy."""
     used = summary.labels_used
     if used is None:
         return ""
@@ -101,7 +101,7 @@ def training_note(summary: Summary) -> str:
 
 
 def across_line(summaries: Sequence[Summary]) -> str:
-    """On how many of the data sets the judged policy is significantly above each of the others; "" without pairs."""
+    """One sentence: on how many data sets the judged policy is clearly above each of the others; "" without pairs."""
     better: dict[str, int] = {}
     for summary in summaries:
         for name, row in summary.judged_pairs().items():

@@ -137,7 +137,8 @@ def _styles(names: Iterable[str], summary: Summary) -> dict[str, StrategyStyle]:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle(vl_version=_VEGA_LITE).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg]  # its stub lacks a default
+    return bundle.replace("</script", "<\\/script")
 
 
 def _section(shown: _DataSet, data: _Data) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from evaluation.summary import REFERENCE
 from runtime.palette import BLUE, GREEN, VERMILION
 
 # Okabe and Ito's palette, some tones darker so that lines show on light ground; each pair: on light ground, on dark.
-_POLICIES = ((VERMILION, "#FF8A3D"), ("#B3478A", "#EBA0CB"))
-_STRATEGIES = (
+_POLICIES: tuple[tuple[str, str], ...] = ((VERMILION, "#FF8A3D"), ("#B3478A", "#EBA0CB"))
+_STRATEGIES: tuple[tuple[str, str], ...] = (
     (BLUE, "#4FA8E8"),
     (GREEN, "#35C99B"),
     ("#5B4BB5", "#AFA3F5"),

@@ -55,9 +55,9 @@ def _write_all(played: Sequence[Played], out: Path) -> Comparison:
         pacsv.write_csv(flat_rounds(rounds), aside)
     _write_text(out / "table.md", markdown(comparison))
     files = file_names(names)
-    for name, content in pictures.draw(played, comparison, files):
+    for name, picture in pictures.draw(played, comparison, files):
         with new_file(out / "pictures" / name) as aside:
-            aside.write_bytes(content)
+            aside.write_bytes(picture)
     for name, p in zip(names, played, strict=True):
         for strategy, folder in file_names(list(p.runs)).items():
             write_board(p, strategy, out / "tensorboard" / files[name] / folder)

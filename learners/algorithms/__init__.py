@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
-from envs.errors import ConfigError, nearest
+from envs.registry import Registry
 from learners.algorithms.base import Trainer
 
-# By module and class, so that only the algorithm that a run uses is imported: RLlib alone takes seconds.
-ALGORITHMS: dict[str, str | type[Trainer]] = {
-    "reinforce": "learners.algorithms.gradient:ReinforceTrainer",
-    "ppo": "learners.algorithms.gradient:PPOTrainer",
-    "appo": "learners.algorithms.gradient:APPOTrainer",
-    "evolution": "learners.algorithms.evolution:EvolutionTrainer",
-}
-
-
-def register(name: str, algorithm: type[Trainer]) -> None:
-    """Enter an algorithm under a name; it must be done in every process that reads settings that say the name."""
-    ALGORITHMS[name] = algorithm
+ALGORITHMS: Registry[str | type[Trainer]] = Registry(
+    "algorithm",
+    "subclass of learners.algorithms.base.Trainer",
+    lambda found: isinstance(found, type) and issubclass(found, Trainer),
+    # By module and class, so that only the algorithm that a run uses is imported: RLlib alone takes seconds.
+    {
+        "reinforce": "learners.algorithms.gradient:ReinforceTrainer",
+        "ppo": "learners.algorithms.gradient:PPOTrainer",
+        "appo": "learners.algorithms.gradient:APPOTrainer",
+        "evolution": "learners.algorithms.evolution:EvolutionTrainer",
+    },
+)
 
 
 def get_algorithm(name: str) -> type[Trainer]:
@@ -27,22 +25,4 @@ def get_algorithm(name: str) -> type[Trainer]:
     Raises:
         ConfigError: where there is none.
     """
-    found = ALGORITHMS.get(name, name)
-    if isinstance(found, str):
-        found = _imported(found)
-    if not (isinstance(found, type) and issubclass(found, Trainer)):
-        raise ConfigError(f"algorithm is {name!r}, which is no subclass of learners.algorithms.base.Trainer.")
-    return found
-
-
-def _imported(name: str) -> object:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ConfigError(
-            f"algorithm is {name!r}.{nearest(name, ALGORITHMS)} It must be one of {', '.join(ALGORITHMS)}, or "
-            "module:Class of your own."
-        )
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"algorithm is {name!r}, which cannot be imported: {error}.") from error
+    return ALGORITHMS.find(name)

@@ -1,7 +1,7 @@
 """What an algorithm is: a class that trains one policy, and that answers for its settings before it does.
 
-To add one, subclass `Trainer` and write `step`; `--algorithm module:Class` then trains with it, or a name that
-`learners.algorithms.register` has given it.
+To add one, subclass `Trainer` and write `step`; `--algorithm module:Class` then trains with it. `examples/algorithm.py`
+is one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Say = Callable[..., None]  # as `Progress`: shows a line, `last=True` ends it
 
 
 def silent(text: str, last: bool = False) -> None:
-    """Nowhere to show anything."""
+    """A `Say` that shows nothing."""
 
 
 class Trainer:

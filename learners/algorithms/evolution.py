@@ -110,7 +110,7 @@ class Players:
         )
 
     def share(self, trainer: TaskTrainer) -> TaskTrainer | ray.ObjectRef:
-        """A trainer, where all players reach its rows."""
+        """The trainer for `play_population`: itself, or stored in Ray once for all players."""
         return trainer if self._task is None else ray.put(trainer)
 
     def play(self, jobs: Sequence[tuple[Any, ...]]) -> list[_Figures]:
@@ -119,10 +119,11 @@ class Players:
         Raises:
             RLMBAError: as `in_parallel` does.
         """
-        if self._task is None:
+        task = self._task
+        if task is None:
             return [play_population(*job) for job in jobs]
         numbers = range(len(jobs))
-        with closing(in_parallel(numbers, lambda n: self._task.remote(*jobs[n]), self._workers)) as played:
+        with closing(in_parallel(numbers, lambda n: task.remote(*jobs[n]), self._workers)) as played:
             results = dict(played)
         return [results[n] for n in numbers]
 
@@ -212,7 +213,7 @@ class EvolutionTrainer(Trainer):
         return joined
 
     def _starts(self, pool: Pool, number: int, generation: int) -> tuple[ProtocolConfig, list[Start]]:
-        """Each generation takes the next of the run's starts, from the first again after the last."""
+        """The protocol and starts of a generation: the next of the run's, from the first again after the last."""
         evolution, protocol = self.config.evolution, self.config.protocol
         first = generation * evolution.starts
         numbers = [i % self.config.starts for i in range(first, first + evolution.starts)]
@@ -254,7 +255,7 @@ class EvolutionTrainer(Trainer):
         return selector
 
     def save(self, folder: str) -> None:
-        """What was told; what was asked follows from it and from the seed."""
+        """Write what was told; what was asked follows from it and from the seed."""
         told = np.reshape(self._search.told, (-1, self.config.evolution.population))
         labels = np.array([source["labels"] for source in self.card.trained_on], np.int64)
         ArrayStore(folder).put(_STATE, {"told": told, "mean": self._search.mean, "labels": labels})
@@ -288,5 +289,5 @@ class EvolutionTrainer(Trainer):
         self.card.labels_used = sum(source["labels"] for source in self.card.trained_on)
 
     def stop(self) -> None:
-        """Let go of the sources."""
+        """Drop the open sources, whose rows Ray then frees."""
         self._kept.clear()

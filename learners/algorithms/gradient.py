@@ -155,6 +155,7 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
         offset: iterations already done: a resumed run must not draw the same episodes again.
     """
     env, trainer, resources = config.env(), config.trainer, config.resources
+    assert issubclass(trainer, GradientTrainer)
     register_env(ENV_NAME, lambda context: VectorMultimodalALEnv(env, context["num_envs"], curves))
     starts, copies = trainer.together(config)
     steps = config.learner.groups * config.learner.copies * config.protocol.rounds

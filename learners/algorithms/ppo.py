@@ -98,7 +98,7 @@ class PPOLearner(ReinforceLearner):
 
 
 class PPO(Reinforce):
-    """Several passes over each iteration's episodes."""
+    """Policy gradient in several passes over each iteration's episodes."""
 
     needs_behaviour = True
     epochs = 4  # passes over an iteration's rows, unless the settings say another number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -44,7 +44,7 @@ _NAMING = ("source", "pool", "start", "labels")  # infos that say which episode 
 
 
 class Lighten(RLlibCallback):
-    """Takes out of episodes what their way to the learner need not carry.
+    """A callback that takes out of episodes what their way to the learner need not carry.
 
     That is what the policy saw, once it has acted on it, where the learner needs none of it: an observation is tens of
     kilobytes, the gradient that was taken of it a few numbers. Numbers in infos become Python's, which are sent in a
@@ -289,7 +289,13 @@ class Reinforce(Algorithm):
         return {name: torch.from_numpy(value.copy()) for name, value in self.averaged.items()}
 
     @override(Algorithm)
-    def get_state(self, components=None, *, not_components=None, **kwargs) -> dict[str, Any]:
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(RESULTS, components, not_components):
             state[RESULTS] = {

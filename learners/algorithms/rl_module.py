@@ -17,7 +17,7 @@ PICKED = "picked_features"  # column: static features of each pick
 
 
 class SelectorModule(TorchRLModule):
-    """Draws batches itself: the draw replays features pick by pick, which no action distribution could.
+    """A `Selector` that draws batches itself: features change pick by pick, which no action distribution could follow.
 
     model_config: `selector` (SelectorConfig), `batch_size` (b) and `gradients`: whether the gradient of a batch's
     log-probability is taken when it is drawn, and the learner needs no observations.

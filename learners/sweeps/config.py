@@ -33,6 +33,19 @@ class SweepConfig(Section, prefix="sweep."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_objectives()
+        self._check_search()
+        if not self.space:
+            raise ConfigError("space is empty; name the settings to search over.")
+        for name, values in self.space.items():
+            _check_range(name, values)
+        first = self.first()
+        if not first.policy.only_linear:
+            raise ConfigError("A sweep measures linear policies; leave policy.mlp empty and policy.linear true.")
+        if self.slices > first.iterations:
+            raise ConfigError(f"slices is {self.slices}, and a trial has only {first.iterations} iterations.")
+
+    def _check_objectives(self) -> None:
         for name, mode in self.objectives.items():
             if name not in MEASURED:
                 raise ConfigError(
@@ -42,6 +55,9 @@ class SweepConfig(Section, prefix="sweep."):
                 raise ConfigError(f"objectives.{name} is {mode!r}; it must be 'max' or 'min'.")
         if not self.objectives:
             raise ConfigError(f"objectives is empty; name at least one of {', '.join(MEASURED)}.")
+
+    def _check_search(self) -> None:
+        """Refuse a search that cannot work by the other settings."""
         if self.search != "optuna" and len(self.objectives) > 1:
             raise ConfigError(f"search {self.search} follows one objective, and there are {len(self.objectives)}.")
         if self.search != "optuna" and self.slices < 2:
@@ -53,15 +69,6 @@ class SweepConfig(Section, prefix="sweep."):
                 f"concurrent is {self.concurrent} and trials {self.trials}; a population trains side by side, so set "
                 "concurrent to as many."
             )
-        if not self.space:
-            raise ConfigError("space is empty; name the settings to search over.")
-        for name, values in self.space.items():
-            _check_range(name, values)
-        first = self.first()
-        if not first.policy.only_linear:
-            raise ConfigError("A sweep measures linear policies; leave policy.mlp empty and policy.linear true.")
-        if self.slices > first.iterations:
-            raise ConfigError(f"slices is {self.slices}, and a trial has only {first.iterations} iterations.")
 
     def train_config(self, chosen: Mapping[str, Any]) -> TrainConfig:
         """Settings of the trial that was given these values.

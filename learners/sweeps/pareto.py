@@ -24,7 +24,7 @@ def pareto_front(values: np.ndarray) -> np.ndarray:
     """
     nowhere_smaller = (values[:, None] >= values[None]).all(2)
     somewhere_larger = (values[:, None] > values[None]).any(2)
-    return ~(nowhere_smaller & somewhere_larger).any(0)
+    return ~np.any(nowhere_smaller & somewhere_larger, axis=0)
 
 
 def choose(values: np.ndarray) -> int:

@@ -90,10 +90,12 @@ def _resumed(out: Path) -> SweepConfig:
     return build(SweepConfig, read_yaml(out / DESCRIBED))
 
 
-def _fresh(config: SweepConfig, out: Path) -> SweepConfig:
+def _fresh(config: SweepConfig | None, out: Path) -> SweepConfig:
     """A new sweep, whose folder is vacant."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; choose another --out, or --resume the sweep that is there.")
+    if config is None:
+        raise ValueError("config may be None only where a sweep is resumed")
     return config
 
 

@@ -100,7 +100,7 @@ class Board:
         results = {f"result/{name}": float(value) for name, value in metrics.items()}
         shown = {name: _shown(value) for name, value in flat(settings).items()}
         for summary in hparams_summaries(shown, results):
-            self._writer.file_writer.add_summary(summary)
+            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # torch leaves it None at first
         for tag, value in results.items():
             self._writer.add_scalar(tag, value, 0)
         self._writer.flush()
@@ -117,6 +117,6 @@ def _shown(value: Any) -> float | str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    cells = [head, ["---"] * len(head), *rows]
-    return "\n".join(markdown.row(str(c).replace("|", r"\|") for c in line) for line in cells)
+def _markdown_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    cells = [[markdown.escape(str(cell)) for cell in row] for row in rows]
+    return markdown.table(titles, cells, left=range(len(titles)))

@@ -47,7 +47,7 @@ def pool_points(name: str, pool: Pool, features: Tensor, start: Start, batches: 
         stage[batch] = STAGES[index * len(STAGES) // len(batches)]
     priority = np.random.default_rng(start.seed).random(len(rows)) - (bought != NEVER)
     shown = np.sort(np.argsort(priority)[:ROWS])
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for position in shown:
         row = rows[position]
         has = [m for m, there in zip(pool.modalities, pool.present[row], strict=True) if there]

@@ -2,8 +2,9 @@
 
 A strategy is a function `select(round_, batch_size) -> picks`: it looks at an `envs.round.Round` of E episodes
 and gives pool positions int64 [E, b], without repeats and only unlabelled ones. It keeps no state; whatever it
-draws comes from `round_.uniforms`, so equal starts give equal draws. To add one, write such a function in a file
-of its own, try it with `policies.strategies.contract.check_strategy`, and enter it here: the tests then check it too.
+draws comes from `round_.uniforms`, so equal starts give equal draws. To add one, see `examples/strategy.py`: wherever
+a strategy's name is asked for, `module:function` names one of your own. One of this package has a file of its own and
+is entered here: the tests then check it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from envs.errors import StrategyError, nearest
+from envs.errors import StrategyError
+from envs.registry import Registry
 from envs.round import Round
 from policies.strategies.badge import badge
 from policies.strategies.bait import bait
@@ -29,7 +31,7 @@ from policies.strategies.uncertainty import entropy, least_confidence, margin
 
 Strategy = Callable[[Round, int], Tensor]
 
-STRATEGIES: dict[str, Strategy] = {
+_OURS: dict[str, Strategy] = {
     "random": random,
     "least_confidence": least_confidence,
     "margin": margin,
@@ -47,16 +49,13 @@ STRATEGIES: dict[str, Strategy] = {
     "score": score,
     "hand_tuned": hand_tuned,
 }
+STRATEGIES = Registry("strategy", "function that picks batches", callable, _OURS, StrategyError)
 
 
 def get_strategy(name: str) -> Strategy:
-    """The strategy of this name.
+    """The strategy of this name, or the one that `module:function` names.
 
     Raises:
         StrategyError: with the nearest name and all the names.
     """
-    if name not in STRATEGIES:
-        raise StrategyError(
-            f"Unknown strategy {name!r}.{nearest(name, STRATEGIES)} Strategies: {', '.join(STRATEGIES)}."
-        )
-    return STRATEGIES[name]
+    return STRATEGIES.find(name)

@@ -25,7 +25,7 @@ def bald(round_: Round, batch_size: int) -> Tensor:
     drawn = round_.uniforms("bald", PASSES * head.shape[2]).view(len(head), PASSES, -1, units)
     scale = (drawn >= DROPOUT).to(head.dtype) / (1.0 - DROPOUT)
     scale[..., -1] = 1.0
-    mean, entropy = 0.0, 0.0
+    mean = entropy = head.new_zeros(())
     with round_.stopwatch.measure("inference"):
         for mask in scale.flatten(2).unbind(1):  # [E, M H]
             p = torch.softmax(torch.bmm(head * mask[:, None], embedding), dim=1)

@@ -30,7 +30,8 @@ def deepfool(round_: Round, batch_size: int) -> Tensor:
     if outputs.present is None:
         norm = squared.sum(1).gather(2, index)  # [E, C, P]
     else:
-        norm = sum(squared[:, m].gather(2, index) * outputs.present[:, m, None] for m in range(modalities))
+        by_modality = (squared[:, m].gather(2, index) * outputs.present[:, m, None] for m in range(modalities))
+        norm = sum(by_modality, torch.zeros_like(logits))
     gap = logits.gather(1, predicted) - logits
     # A boundary that the sample cannot reach is far away, not infinitely so: gaps still tell such samples apart.
     distance = gap / norm.clamp_min(1e-12).sqrt()

@@ -1,15 +1,11 @@
-"""Files and folders: whole or not at all, whatever fails, whoever else writes, and when a process is killed."""
+"""Files and folders: whole or not at all, whatever fails and whoever else writes."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +13,6 @@ import pytest
 
 from envs.errors import DataError
 from envs.files import UNFINISHED, data_errors, new_file, new_folder, remove_unfinished, write_text
-from tests.support.paths import ROOT
 
 
 def below(folder: Path) -> dict[str, str | None]:
@@ -352,113 +347,3 @@ def test_leftovers_can_be_removed(tmp_path: Path) -> None:
     remove_unfinished(tmp_path)
     assert below(tmp_path) == {"mine": "mine"}
     remove_unfinished(tmp_path / "nowhere")
-
-
-# Several processes
-
-WRITE = """
-import sys
-from pathlib import Path
-from envs.files import new_file, new_folder
-place, letter = Path(sys.argv[1]), sys.argv[2]
-def ours(folder):
-    return (folder / "part0").is_file()
-print("ready", flush=True)
-number = 0
-while True:
-    number += 1
-    text = f"{letter}{number} " * 20_000
-    if sys.argv[3] == "file":
-        with new_file(place) as aside:
-            aside.write_text(text)
-    else:
-        try:
-            with new_folder(place, ours) as new:
-                for part in range(5):
-                    (new / f"part{part}").write_text(text)
-        except OSError:
-            pass  # the other one was there first
-"""
-
-
-def writer(place: Path, letter: str, kind: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITE, str(place), letter, kind], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def is_whole(text: str) -> bool:
-    """Whether a text is one writer's of one time."""
-    word = text.split(" ", 1)[0]
-    return bool(word) and text == f"{word} " * 20_000
-
-
-def test_readers_find_a_whole_file_whoever_writes_and_whoever_is_killed(tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    for round_ in range(3):
-        processes = [writer(file, letter, "file") for letter in "ab"]
-        try:
-            until = time.monotonic() + 20
-            seen: set[str] = set()
-            while len(seen) < 5 + round_ and time.monotonic() < until:
-                if file.exists():
-                    text = file.read_text()
-                    assert is_whole(text)
-                    seen.add(text)
-            assert len(seen) > 1
-        finally:
-            for process in processes:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-        assert is_whole(file.read_text())
-    remove_unfinished(tmp_path)
-    assert os.listdir(tmp_path) == ["a"]
-
-
-def test_a_folder_is_one_writers_whoever_is_killed(tmp_path: Path) -> None:
-    folder = tmp_path / "a"
-    for _ in range(3):
-        processes = [writer(folder, letter, "folder") for letter in "ab"]
-        try:
-            until = time.monotonic() + 20
-            while not folder.exists() and time.monotonic() < until:
-                time.sleep(0.01)
-            time.sleep(0.3)
-        finally:
-            for process in processes:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-        # A kill between the two renames of a replacement leaves the older folder under a hidden name.
-        found = [folder] if folder.exists() else list(tmp_path.glob(f"{UNFINISHED}*/old"))
-        contents = [{path.read_text() for path in place.iterdir()} for place in found if len(os.listdir(place)) == 5]
-        assert any(len(texts) == 1 and is_whole(texts.pop()) for texts in contents)
-        remove_unfinished(tmp_path)
-
-
-CUT = """
-import os, signal, sys
-from pathlib import Path
-import envs.files
-step, place = sys.argv[1], Path(sys.argv[2])
-def kill(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-if step != "write":
-    setattr(os, step, kill)
-with envs.files.new_file(place) as aside:
-    aside.write_text("newer")
-    if step == "write":
-        kill()
-"""
-
-
-@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_a_kill_between_two_steps_leaves_the_older_file(step: str, tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("older")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", CUT, step, str(tmp_path / "a")], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert (tmp_path / "a").read_text() == "older"
-    assert sorted(path.name[: len(UNFINISHED)] for path in tmp_path.iterdir()) == [UNFINISHED, "a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, partition, training_roles
-from envs.simulation import ProtocolConfig, Simulation
-from envs.source import draw_start, evaluation_trainer
+from envs.round import Round
+from envs.simulation import InvalidPicks, Measurements, ProtocolConfig, Simulation
+from envs.source import draw_start, evaluation_trainer, training_starts
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=3)
 MODEL = FrozenConfig(hidden=6, steps=10)
@@ -120,6 +122,69 @@ def test_bad_picks_are_refused_and_nothing_is_bought(simulation: Simulation) -> 
     with pytest.raises(ValueError, match="shape"):
         simulation.label(good[:2])
     assert simulation.round.index == 0 and simulation.round.labelled.shape[1] == 8
+
+
+def same(one: Measurements, two: Measurements) -> bool:
+    return all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(one))
+
+
+def test_a_played_episode_is_a_chain_of_steps(simulation: Simulation) -> None:
+    asked: list[tuple[Round, int]] = []
+
+    def choose(round_: Round, batch_size: int) -> torch.Tensor:
+        asked.append((round_, batch_size))
+        return first_free(simulation, batch_size)
+
+    beginning = simulation.measure()
+    steps = list(simulation.play(choose))
+    assert [step.round.index for step in steps] == [0, 1, 2]
+    assert all(step.round is round_ and size == 4 for step, (round_, size) in zip(steps, asked, strict=True))
+    assert same(steps[0].before, beginning) and same(steps[-1].after, simulation.measure())
+    for step, following in pairwise(steps):
+        assert step.after is following.before
+        assert torch.equal(following.round.labelled, torch.cat([step.round.labelled, step.picks], 1))
+    assert not same(steps[0].before, steps[-1].after)
+    assert simulation.round.index == 3 and not list(simulation.play(choose))  # the end
+
+
+def test_an_episode_may_be_played_from_its_middle(simulation: Simulation, begin, pool: Pool) -> None:
+    whole = list(simulation.play(lambda *_: first_free(simulation)))
+    other = begin(pool, (0, 1), 2)[0]
+    other.label(first_free(other))
+    rest = list(other.play(lambda *_: first_free(other)))
+    assert [step.round.index for step in rest] == [1, 2]
+    assert all(same(one.after, two.after) for one, two in zip(whole[1:], rest, strict=True))
+
+
+def test_picks_that_are_no_batch_end_an_episode(simulation: Simulation) -> None:
+    with pytest.raises(InvalidPicks, match="already labelled"):
+        list(simulation.play(lambda round_, size: round_.labelled[:, :size]))
+    assert simulation.round.index == 0
+
+
+def test_the_reference_is_trained_when_something_is_measured_and_once_for_a_start(begin, pool: Pool) -> None:
+    simulation = begin(pool, (0, 1), 2)[0]
+    trained: list[list[int]] = []
+    reference = simulation.trainer.reference
+    simulation.trainer.reference = lambda starts: trained.append(list(starts)) or reference(starts)
+    simulation.label(first_free(simulation))
+    simulation.contributions()
+    assert trained == []
+    first = simulation.measure()
+    assert trained == [[0, 1]] and simulation.reference_accuracy.shape == (4,)
+    list(simulation.play(lambda *_: first_free(simulation)))
+    two, one = simulation.starts[1], simulation.starts[0]
+    new = training_starts(pool, simulation.protocol, [2])[0]
+    simulation.reset([one, two])
+    simulation.measure()
+    assert trained == [[0, 1]]
+    simulation.reset([two, new])  # known by what it is, not by its place
+    assert trained == [[0, 1]]
+    accuracy = simulation.reference_accuracy
+    assert trained == [[0, 1], [1]]
+    again = begin(pool, (1, 2))[0]
+    torch.testing.assert_close(accuracy, again.reference_accuracy, rtol=0, atol=0)
+    assert first.hard_accuracy.shape == (4,)
 
 
 def test_the_digest_tells_starts_apart(pool: Pool) -> None:

@@ -53,9 +53,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, str],
 
 
 @pytest.fixture(scope="module")
-def report(
-    one_worker: None, policies: tuple, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Comparison, Path, list]:
+def report(one_ray: None, policies: tuple, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path, list]:
     """One comparison for most tests: two policies, three strategies, three seeds."""
     out, lines = tmp_path_factory.mktemp("out") / "deep" / "folder", []
     return compare(config(policies=policies), out, lines.append), out, lines
@@ -135,7 +133,7 @@ def test_twice_the_same(report: tuple, policies: tuple, tmp_path: Path) -> None:
     assert files(tmp_path) == files(out)
 
 
-def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, tmp_path: Path) -> None:
+def test_workers_play_what_this_process_plays(report: tuple, one_ray: None, tmp_path: Path) -> None:
     pool = open_dataset(DATASET)
     starts = evaluation_starts(pool, PROTOCOL, (10_000, 10_001, 10_002))
     here = play(Simulation(evaluation_trainer(pool, MODEL), PROTOCOL), starts, "badge", get_strategy("badge"))
@@ -145,7 +143,7 @@ def test_workers_play_what_this_process_plays(report: tuple, one_worker: None, t
 
 
 @pytest.mark.usefixtures("tables_only")
-def test_one_seed_without_a_policy(one_worker: None, tmp_path: Path) -> None:
+def test_one_seed_without_a_policy(one_ray: None, tmp_path: Path) -> None:
     comparison = compare(config(seeds=1), tmp_path, quiet)
     summary = comparison.datasets["synthetic"]
     assert summary.strategies["random"].aulc.ci95 is None
@@ -156,7 +154,7 @@ def test_one_seed_without_a_policy(one_worker: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tables_only")
-def test_missing_modalities(one_worker: None, tmp_path: Path) -> None:
+def test_missing_modalities(one_ray: None, tmp_path: Path) -> None:
     missing = config(datasets=(DATASET + ",missing=0.2",), seeds=1, strategies=("random",))
     (summary,) = compare(missing, tmp_path, quiet).datasets.values()
     assert summary.pairs == []
@@ -233,7 +231,7 @@ def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tables_only")
-def test_what_is_missing_is_computed_and_the_rest_is_read(one_worker: None, tmp_path: Path) -> None:
+def test_what_is_missing_is_computed_and_the_rest_is_read(one_ray: None, tmp_path: Path) -> None:
     other = DATASET.replace("seed=1", "seed=2")
 
     def run(datasets: tuple[str, ...], seeds: int, strategies: tuple[str, ...], out: Path = tmp_path / "out") -> str:

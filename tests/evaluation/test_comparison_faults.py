@@ -41,7 +41,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], None]
 
 
 @pytest.mark.usefixtures("tables_only")
-def test_a_killed_worker_is_replaced(one_worker: None, register: Callable, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced(one_ray: None, register: Callable, tmp_path: Path) -> None:
     mark = tmp_path / "died"
 
     def dies_once(round_: Round, batch_size: int) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_a_killed_worker_is_replaced(one_worker: None, register: Callable, tmp_p
     assert summary.strategies["dies_once"].aulc == summary.strategies["random"].aulc
 
 
-def test_a_refusal_comes_first_and_names_every_data_set(one_worker: None, register: Callable, tmp_path: Path) -> None:
+def test_a_refusal_comes_first_and_names_every_data_set(one_ray: None, register: Callable, tmp_path: Path) -> None:
     def picky(round_: Round, batch_size: int) -> torch.Tensor:
         if round_.num_classes == 4:
             raise StrategyError("picky cannot tell four classes apart.")
@@ -71,7 +71,7 @@ def test_a_refusal_comes_first_and_names_every_data_set(one_worker: None, regist
 
 
 @pytest.mark.usefixtures("tables_only")
-def test_a_late_failure_keeps_what_is_finished(one_worker: None, register: Callable, tmp_path: Path) -> None:
+def test_a_late_failure_keeps_what_is_finished(one_ray: None, register: Callable, tmp_path: Path) -> None:
     def tires(round_: Round, batch_size: int) -> torch.Tensor:
         return random(round_, batch_size if round_.index == 0 else batch_size - 1)
 
@@ -94,7 +94,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.usefixtures("tables_only")
-def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path: Path) -> None:
+def test_a_killed_comparison_goes_on_where_it_stopped(one_ray: None, tmp_path: Path, capsys) -> None:
     settings = {"seeds": 40, "workers": 1, "strategies": ("random", "margin", "entropy")}
     command = [sys.executable, "run.py", "compare", "--dataset", DATASET, "--out", str(tmp_path / "out")]
     command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1", "--policy", "none"]
@@ -102,9 +102,8 @@ def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path
         for name, value in values.items():
             command += ["--set", f"{section}.{name}={value}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    root = ROOT
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
         deadline = time.monotonic() + 180
         while not files(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -113,9 +112,8 @@ def test_a_killed_comparison_goes_on_where_it_stopped(one_worker: None, tmp_path
     there = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "results").glob("*.npz")}
     assert 0 < len(there) < 12, errors
     assert not (tmp_path / "out" / "summary.json").exists()
-    done = subprocess.run(command, cwd=root, env=environment, **pipes)
-    assert done.returncode == 0, done.stderr
-    assert f"12/12 chunks ({len(there)} already there)" in done.stdout
+    assert main(command[2:]) == 0
+    assert f"12/12 chunks ({len(there)} already there)" in capsys.readouterr().out
     assert all(p.stat().st_mtime_ns == before for p, before in there.items())
     uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)
     resumed = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,12 @@ from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.simulation import ProtocolConfig
 from envs.source import Source
+from examples.task_model import CentroidConfig
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
 from policies.strategies import get_strategy
-from runtime.cluster import local_ray
+
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 CONFIG = EnvConfig(
     datasets=("synthetic:samples=300,classes=3,modalities=2,dim=6,seed=1",),
@@ -27,12 +28,6 @@ CONFIG = EnvConfig(
     starts=18,  # more than one part
     copies=2,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_process() -> Iterator[None]:
-    with local_ray(1):
-        yield
 
 
 @pytest.fixture
@@ -97,6 +92,10 @@ def test_a_fault_arrives_in_words_and_keeps_what_is_finished(cache: Path, monkey
     assert files(cache) == kept
 
 
+class OtherModel(FrozenConfig):
+    """The same settings, other code."""
+
+
 def test_whatever_decides_a_curve_is_in_its_key() -> None:
     def key(config: EnvConfig = CONFIG, fingerprint: str = "a", strategy: str = "margin", low: int = 0) -> str:
         return module._key(config, fingerprint, strategy, low)
@@ -110,6 +109,9 @@ def test_whatever_decides_a_curve_is_in_its_key() -> None:
         key(dataclasses.replace(CONFIG, starts=5)),
         key(dataclasses.replace(CONFIG, protocol=dataclasses.replace(CONFIG.protocol, rounds=3))),
         key(dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, steps=6))),
+        key(dataclasses.replace(CONFIG, model=OtherModel(**vars(CONFIG.model)))),  # of another file
+        key(dataclasses.replace(CONFIG, model=CentroidConfig())),
+        key(strategy="examples.strategy:dense_doubt"),
     ]
     assert len(set(keys)) == len(keys)
     assert key(dataclasses.replace(CONFIG, copies=4)) == key()  # copies only repeat

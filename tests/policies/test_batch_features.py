@@ -19,7 +19,6 @@ from policies.batch_features import (
     LOG_LIMITS,
     BatchAware,
     BatchFeature,
-    register,
 )
 from policies.selector import Selector, SelectorConfig
 from tests.support.observations import FEW, generator, random_observation
@@ -125,7 +124,6 @@ def test_classes_are_entered_under_their_names_with_words(feature: type[BatchFea
 def away_from_first() -> Iterator[str]:
     """A feature of one's own: 1 where the candidate is of another class than the first pick."""
 
-    @register
     class AwayFromFirst(BatchFeature):
         name = "away_from_first"
         words = ("of another class than the first pick", "of the first pick's class")
@@ -142,13 +140,7 @@ def away_from_first() -> Iterator[str]:
                 return torch.zeros_like(self.view.labelled)
             return (predicted != predicted.gather(1, self._first)).float()
 
-        def replay(self, earlier: Tensor) -> Tensor:
-            values = [self.current()]
-            for j in range(earlier.shape[1]):
-                self.add(earlier[:, j : j + 1])
-                values.append(self.current())
-            return torch.stack(values, 1)
-
+    BATCH_FEATURES[AwayFromFirst.name] = AwayFromFirst
     yield AwayFromFirst.name
     del BATCH_FEATURES[AwayFromFirst.name]
 

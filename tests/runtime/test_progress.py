@@ -9,6 +9,8 @@ import pytest
 
 from runtime.progress import Progress
 
+PYTHONS_PRINT = print  # when files are collected, no test has started Ray yet
+
 
 class Clock:
     """Time that passes when a test says so."""
@@ -126,10 +128,9 @@ def test_ticks_keep_a_terminal_up_to_date(clock: Clock, monkeypatch: pytest.Monk
 
 
 def test_print_stays_print_where_another_one_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ray's does, after functions were defined with the first one as their default."""
-    before = print
-    monkeypatch.setattr("builtins.print", lambda *args, **kwargs: before(*args, **kwargs))
-    for write in (before, print):
+    """As Ray's does, after functions were defined with Python's as their default."""
+    monkeypatch.setattr("builtins.print", lambda *args, **kwargs: PYTHONS_PRINT(*args, **kwargs))
+    for write in (PYTHONS_PRINT, print):
         terminal = Terminal(monkeypatch)
         Progress(write).say("a text")
         assert terminal.written() == "\r\033[Ka text"

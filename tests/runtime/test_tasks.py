@@ -17,7 +17,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from envs.errors import ConfigError, RLMBAError
-from runtime.cluster import local_ray
 from runtime.tasks import RETRIES, Workers, cores, in_parallel, remote_task
 
 PLAYERS = Workers(2, patience_s=0.5, name="player", if_they_die="try fewer of them", if_they_hang="see why")
@@ -35,10 +34,8 @@ sleep = _nested()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_processes() -> Iterator[None]:
-    with local_ray(2):
-        ray.get([remote_task(sleep).remote(0.2) for _ in range(2)])  # both have started
-        yield
+def two_processes(one_ray: None) -> None:
+    ray.get([remote_task(sleep).remote(0.2) for _ in range(2)])  # both have started
 
 
 def run(function: Callable[..., Any], jobs: list[Any], workers: Workers, started: list[Any] | None = None) -> Iterator:
@@ -93,10 +90,20 @@ def test_a_quick_job_does_not_wait_for_a_slow_one(tmp_path: Path) -> None:
     assert played == ["quick", "quick too", "slow"]
 
 
-def test_the_caller_hears_of_time_that_passes() -> None:
+def test_the_caller_hears_of_time_that_passes(tmp_path: Path) -> None:
     ticks: list[float] = []
-    sleeping = remote_task(sleep).remote
-    assert list(in_parallel([2.6], sleeping, Workers(1), lambda: ticks.append(time.monotonic()))) == [(2.6, None)]
+
+    def wait(job: Path) -> None:
+        while not job.exists():
+            time.sleep(0.05)
+
+    def tick() -> None:
+        ticks.append(time.monotonic())
+        if len(ticks) == 3:
+            (tmp_path / "enough").touch()
+
+    jobs = [tmp_path / "enough"]
+    assert list(in_parallel(jobs, remote_task(wait).remote, Workers(1), tick)) == [(jobs[0], None)]
     assert len(ticks) >= 3
 
 

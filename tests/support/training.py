@@ -1,10 +1,14 @@
 """Training by the command line, on settings that take seconds."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
+from run import main
 from tests.support.paths import ROOT
 
 RUN = ROOT / "run.py"
@@ -37,13 +41,28 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
 
 
-def run_together(commands: Iterable[list[str]]) -> list[str]:
-    """What commands print that run at the same time."""
-    processes = [
-        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for arguments in commands
-    ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    for process, words in zip(processes, said, strict=True):
-        assert process.returncode == 0, words
-    return said
+def run_here(arguments: list[str]) -> int:
+    """The exit status of a command in this process, which saves a start of Python, its imports and Ray."""
+    with patch.object(sys, "argv", arguments[1:]):
+        return main(arguments[2:])
+
+
+def go_on_to(iterations: int, out: Path) -> int:
+    """Let a run, as its settings say now, take so many iterations; the exit status."""
+    config, key = out / "config.yaml", "  iterations: "
+    lines = [key + str(iterations) if line.startswith(key) else line for line in config.read_text().splitlines()]
+    config.write_text("\n".join(lines) + "\n")
+    return run_here(command("train", "--out", out, "--resume"))
+
+
+def history(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 240.0) -> None:
+    """Wait until training has come so far."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "training ended before the condition held"
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.02)

@@ -31,11 +31,11 @@ class Schedule(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """Of AdamW."""
+        """AdamW's step size."""
 
     @property
     def weight_decay(self) -> float:
-        """Of AdamW."""
+        """AdamW's decay of the parameters towards zero."""
 
     @property
     def minibatch(self) -> int:
@@ -53,6 +53,10 @@ class Parameters:
     def map(self, function: Callable[[Tensor], Tensor]) -> Parameters:
         """The same parameters, each passed through `function`."""
         return Parameters(*(function(getattr(self, f.name)) for f in fields(self)))
+
+    def episodes(self, at: slice) -> Parameters:
+        """The parameters of some of the models."""
+        return self.map(lambda p: p[at])
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def fit(
     for low in range(0, episodes, block):
         at = slice(low, low + block)
         some = None if seeds is None else seeds[at]
-        training = _Training(initial.map(lambda p, at=at: p[at]), rows.episodes(at), schedule, heads)
+        training = _Training(initial.episodes(at), rows.episodes(at), schedule, heads)
         parts.append(training.run(some, dropout))
     if len(parts) == 1:
         return parts[0]
@@ -242,7 +246,7 @@ class _Drops:
         self.streams = [stream(seed, "dropout") for seed in seeds]
 
     def next(self) -> Tensor:
-        """[E M, H, n]."""
+        """The next step's mask, [E M, H, n]."""
         masks = np.concatenate([r.random(self.shape, np.float32) for r in self.streams]) >= self.p
         masks[:, -1] = True
         scaled = torch.from_numpy(masks).float().mul_(self.scale)
@@ -313,7 +317,7 @@ def _evidential_gradient_(
     strength = alpha.sum(2, keepdim=True)
     own = alpha.gather(2, at)  # alpha of the true class
     if present is None:
-        share = 1.0 / labels.shape[1]
+        share: Tensor | float = 1.0 / labels.shape[1]
     else:
         share = present[:, :, None].to(logits.dtype)
         share = share / share.sum(-1, keepdim=True).clamp_min(1.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class StartRows:
     def starts(self, at: Sequence[int]) -> StartRows:
         """The rows of some starts."""
         seeds, at = tuple(self.seeds[i] for i in at), list(at)
-        tensors = {
+        tensors: dict[str, Any] = {
             name: None if getattr(self, name) is None else getattr(self, name)[at]
             for name in ("x", "present", "labels", "density", "held_x", "held_present", "held_labels")
         }

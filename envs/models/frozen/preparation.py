@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from envs.pools import Pool
+from envs.pools.checks import UNKNOWN
 
 CLIP = 10.0  # standard deviations beyond which a feature value is cut off
 BLOCK = 8192  # rows read at a time, so that a memory-mapped pool never lies in memory whole
@@ -55,9 +56,16 @@ class PreparedPool:
         """Prepared features of these pool rows, all modalities side by side, [M D, R]."""
         return self.x[:, :-1, torch.from_numpy(self.columns(rows)).to(self.x.device)].flatten(0, 1)
 
+    def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> PreparedPool:
+        """The same rows with other labels: int64 of these pool rows; all others have none."""
+        known = torch.full((len(self.rows),), UNKNOWN, dtype=torch.int64)
+        known[self.columns(rows)] = torch.from_numpy(labels)
+        return replace(self, labels=known.to(self.x.device), num_classes=num_classes)
+
     def to(self, device: str | torch.device) -> PreparedPool:
         """The same rows with their tensors on a device."""
-        return replace(self, **{k: None if v is None else v.to(device) for k, v in self._tensors().items()})
+        moved: dict[str, Any] = {k: None if v is None else v.to(device) for k, v in self._tensors().items()}
+        return replace(self, **moved)
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {name: getattr(self, name) for name in _TENSORS}
@@ -127,7 +135,7 @@ def prepare(
 
 
 def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Transform:
-    """Fitted on `rows`; where there are none, every feature counts as constant."""
+    """The transform fitted on `rows`; where there are none, every feature counts as constant."""
     blocks = [rows[low : low + BLOCK] for low in range(0, max(len(rows), 1), BLOCK)]
     total = sum(pool.take(modality, b).sum(0) for b in blocks)
     mean = total / max(len(rows), 1)

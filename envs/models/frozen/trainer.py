@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -97,6 +97,14 @@ class FrozenTrainer:
         initial = self.initial.map(self._for_copies)
         return self._model(initial, labelled, fit(initial, self.rows.labelled(labelled), self.config, seeds))
 
+    def inputs(self, rows: np.ndarray) -> Tensor:
+        """Prepared features of rows of the data set, all modalities side by side, [M D, R]."""
+        return self.data.inputs(rows)
+
+    def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> Self:
+        """The same trainer for other labels, before `begin`: of these rows of the data set; all others have none."""
+        return type(self)(self.data.relabelled(rows, labels, num_classes), self.config)
+
     def reference(self, starts: Sequence[int]) -> FrozenModel:
         """One model for each of these starts (numbers, in the order of `begin`), trained on all labels of its pool."""
         rows = self.rows.starts(starts)
@@ -105,9 +113,9 @@ class FrozenTrainer:
         fitted = fit(initial, rows.labelled(everything), self.config, rows.seeds)
         return FrozenModel(rows, initial, everything, fitted, self.config)
 
-    def to(self, device: str | torch.device) -> FrozenTrainer:
+    def to(self, device: str | torch.device) -> Self:
         """The same trainer elsewhere, before `begin`."""
-        return FrozenTrainer(self.data.to(device), self.config)
+        return type(self)(self.data.to(device), self.config)
 
     def _model(self, initial: Parameters, labelled: Tensor, fitted: Fitted) -> FrozenModel:
         return FrozenModel(self.rows, initial, labelled, fitted, self.config)

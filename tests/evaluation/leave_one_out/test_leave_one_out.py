@@ -29,7 +29,6 @@ from evaluation.summary import read_summary
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from policies.policy_file import load_policy
 from run import main
-from runtime.cluster import local_ray
 from tests.support.paths import ROOT
 
 RUN = ROOT / "run.py"
@@ -68,9 +67,9 @@ def quiet(*_: object, **__: object) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cheap() -> Iterator[None]:
-    """One Ray for all; reports without pictures and page, which take seconds."""
-    with local_ray(1), pytest.MonkeyPatch.context() as patch:
+def cheap(one_ray: None) -> Iterator[None]:
+    """Reports without pictures and page, which take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluation.report.write.pictures.draw", lambda *_: ())
         patch.setattr("evaluation.report.write.render_page", lambda *_: "")
         for name in ("recording.save_picture", "recording.write_exported", "telemetry.board.Board.picture"):

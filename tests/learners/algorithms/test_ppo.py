@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +21,7 @@ from learners.settings import TrainConfig, build
 from policies.ordered_draw import log_probability
 from policies.policy_file import load_policy
 from policies.selector import Selector
-from tests.support.training import DATASET, run, run_together, train_command
+from tests.support.training import DATASET, go_on_to, history, run_here, train_command
 
 OTHER = "synthetic:samples=300,classes=4,modalities=1,dim=5,seed=2"
 
@@ -102,14 +101,11 @@ def test_settings_that_cannot_be() -> None:
         assert words in str(error.value)
 
 
-def history(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-
-
+@pytest.mark.usefixtures("one_ray")
 def test_ppo_learns_from_two_sources_repeats_and_resumes(tmp_path: Path) -> None:
     ppo = ("--algorithm", "ppo", "--dataset", f"{DATASET},{OTHER}", "--set", "proximal.minibatch_rows=8")
     names = ("first", "second")
-    run_together(train_command(tmp_path / name, *ppo) for name in names)
+    assert all(run_here(train_command(tmp_path / name, *ppo)) == 0 for name in names)
     (selector, card), (again, _) = (load_policy(tmp_path / name) for name in names)
     assert torch.equal(selector.weights, again.weights)
     assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01
@@ -127,17 +123,14 @@ def test_ppo_learns_from_two_sources_repeats_and_resumes(tmp_path: Path) -> None
     for row, (name,) in zip(rows, played, strict=True):
         assert row[f"source_aulc/{name}"] == pytest.approx(row["aulc"])
         assert row[f"source_aulc_minus/badge/{name}"] == pytest.approx(row["aulc_minus/badge"])
-    config = tmp_path / "first" / "config.yaml"
-    config.write_text(config.read_text().replace("iterations: 3", "iterations: 4"))
-    done = run(train_command(tmp_path / "first", "--resume"))
-    assert done.returncode == 0, done.stderr
+    assert go_on_to(4, tmp_path / "first") == 0
     assert [row["iteration"] for row in history(tmp_path / "first")] == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_appo_learns_from_runners_that_never_wait(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = run([*train_command(out, "--algorithm", "appo"), "--num-env-runners", "1"])
-    assert done.returncode == 0, done.stderr
+    assert run_here([*train_command(out, "--algorithm", "appo"), "--num-env-runners", "1"]) == 0
     selector, card = load_policy(out)
     assert card.algorithm == "appo" and card.episodes == 24
     assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01
@@ -146,8 +139,5 @@ def test_appo_learns_from_runners_that_never_wait(tmp_path: Path) -> None:
     # One step an iteration: what the learner replays first is what was drawn, and later rows come from older weights.
     divergence = [row["learner/divergence_per_pick"] for row in history(out)]
     assert divergence[0] == pytest.approx(0, abs=1e-5) and min(map(abs, divergence[1:])) > 1e-4
-    config = out / "config.yaml"
-    config.write_text(config.read_text().replace("iterations: 3", "iterations: 4"))
-    done = run(train_command(out, "--resume"))
-    assert done.returncode == 0, done.stderr
+    assert go_on_to(4, out) == 0
     assert [row["iteration"] for row in history(out)] == [1, 2, 3, 4]

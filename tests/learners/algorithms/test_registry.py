@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from envs.errors import ConfigError, PolicyError
-from learners.algorithms import ALGORITHMS, get_algorithm, register
+from learners.algorithms import ALGORITHMS, get_algorithm
 from learners.algorithms.base import Trainer
 from learners.algorithms.config import LearnerConfig
 from learners.settings import TrainConfig, build, merge, parse_overrides
@@ -95,7 +95,7 @@ def test_a_checkpoint_belongs_to_what_it_was_written_after(own: str, tmp_path: P
             seen.append((load_policy(run)[1].episodes, len(history), len(list((run / "checkpoints").glob("0*")))))
             super().save(folder)
 
-    register("watching", Watching)
+    ALGORITHMS["watching"] = Watching
     try:
         train(settings(algorithm="watching", learner={"iterations": 2}), tmp_path / "run")
     finally:

@@ -44,7 +44,7 @@ def test_the_step_from_gradients_is_the_one_from_observations() -> None:
     assert found[0].abs().max() > 0.01
 
 
-@pytest.mark.usefixtures("one_worker")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize(
     "changes, top",
     [([], {}), (["policy.mlp=[4]"], {}), ([], {"algorithm": "ppo"})],

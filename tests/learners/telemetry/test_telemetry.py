@@ -30,7 +30,7 @@ from policies.strategies import get_strategy
 from tests.support.evolution import settings
 from tests.support.fabricated import make_played, make_pool
 from tests.support.paths import ROOT
-from tests.support.training import DATASET, run, train_command
+from tests.support.training import DATASET, run_here, train_command
 
 KINDS = ("scalars", "histograms", "images", "tensors")
 PLACE = re.compile(r"<\w+>")
@@ -48,12 +48,11 @@ def tags(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, one_ray: None) -> list[Path]:
     """Tiny runs that write, together, everything there is to write."""
     folder = tmp_path_factory.mktemp("runs")
     appo = ("--algorithm", "appo", "--num-env-runners", "1", "--set", "learner.iterations=2")
-    done = run([*train_command(folder / "appo"), *appo])
-    assert done.returncode == 0, done.stderr
+    assert run_here([*train_command(folder / "appo"), *appo]) == 0
     train(settings(), folder / "evolution")
     return [folder / "appo", folder / "evolution"]
 

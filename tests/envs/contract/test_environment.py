@@ -107,7 +107,7 @@ INFOS: dict[str, Callable[[dict], object]] = {
     ],
 )
 def test_the_contract_notices(fault: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.contract.VectorMultimodalALEnv", Wrong)
+    monkeypatch.setattr("envs.contract.environment.VectorMultimodalALEnv", Wrong)
     monkeypatch.setattr(Wrong, "fault", fault)
     with pytest.raises(ContractError, match=message):
         check_environment(CONFIG)
