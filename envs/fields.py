@@ -141,8 +141,11 @@ def _declaration(hint: Any) -> Declaration:
             optional = True
             hint = Union[tuple(arg for arg in get_args(hint) if arg is not type(None))]  # noqa: UP007
         else:
-            hint = next((mark.section for mark in marks if isinstance(mark, ReadAs)), hint)
-            return Declaration(hint, optional, marks)
+            return Declaration(_read_as(marks, hint), optional, marks)
+
+
+def _read_as(marks: tuple[Any, ...], hint: Any) -> Any:
+    return next((mark.section for mark in marks if isinstance(mark, ReadAs)), hint)
 
 
 def _holds(mark: object, value: Any) -> bool:

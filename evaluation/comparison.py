@@ -54,7 +54,9 @@ class CompareConfig(Section, prefix="compare."):
     datasets: tuple[str, ...]  # names or paths that `open_dataset` takes
     titles: tuple[str, ...] = ()  # what tables call them, one for each; without any, the names that the pools have
     seeds: Annotated[int, Ge(1), Help("paired repetitions")] = 20
-    strategies: Annotated[tuple[str, ...], Help("names; all: every one")] = DEFAULT_STRATEGIES
+    strategies: Annotated[tuple[str, ...], Help("names, or module:function of your own; all: every name")] = (
+        DEFAULT_STRATEGIES
+    )
     # (name, path); the first, by custom "learned", is judged. "{dataset}" in a path stands for the data set's name.
     policies: tuple[tuple[str, str], ...] = ()
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

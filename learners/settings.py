@@ -121,7 +121,7 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
 
 
-def _rejoined(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with names whole where a field gives numbers to names: `--set` and sweeps divide them at dots."""
     joined = dict(settings)
     for key, value in settings.items():

@@ -86,7 +86,7 @@ def pretrained_policy() -> Path:
 
 
 def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
-    """Read a policy.
+    """Read a policy; where it looks at features named by `module:name`, those modules are imported.
 
     Raises:
         PolicyError: naming the file and what is wrong with it.

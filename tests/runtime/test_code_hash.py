@@ -21,13 +21,14 @@ from tests.support.paths import ROOT
 EDITS = """
 import json, sys
 from pathlib import Path
-from runtime.code_hash import code_hash
+from envs.models.frozen.trainer import FrozenConfig
+from runtime.code_hash import code_hash, describe_settings
 
 def now():
     code_hash.cache_clear()
     names = "random", "badge", "uncertainty", "learned"
-    player = "evaluation.playing", "envs.models.frozen.trainer"
-    return [code_hash(*player, f"policies.strategies.{name}") for name in names]
+    played = [code_hash("evaluation.playing", f"policies.strategies.{name}") for name in names]
+    return [*played, describe_settings(FrozenConfig())["code"]]
 
 def edit(path, text="\\n# another line\\n"):
     with Path(sys.argv[1], path).open("a") as stream:
@@ -39,7 +40,8 @@ hashes["new"] = edit("policies/strategies/mine.py", "def mine(round_, batch_size
 hashes["registry"] = edit("policies/strategies/__init__.py", "from policies.strategies.mine import mine\\n")
 hashes["badge"] = edit("policies/strategies/badge.py")
 hashes["selector"] = edit("policies/selector.py")
-hashes["model"] = edit("envs/models/frozen/model.py")
+hashes["task model"] = edit("envs/models/frozen/model.py")
+hashes["simulation"] = edit("envs/simulation.py")
 hashes["memory"] = edit("runtime/memory.py")
 hashes["report"] = edit("evaluation/report/page.py")
 print(json.dumps(hashes))
@@ -78,16 +80,18 @@ def test_an_edit_reaches_those_that_import_the_file_and_a_new_strategy_reaches_n
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     hashes = json.loads(done.stdout)
-    assert len(set(hashes["first"])) == 4
+    assert len(set(hashes["first"])) == 5
     assert hashes["first"] == hashes["again"] == hashes["new"] == hashes["registry"]
 
     def changed(before: str, after: str) -> list[bool]:
         return [a != b for a, b in zip(hashes[before], hashes[after], strict=True)]
 
-    assert changed("registry", "badge") == [False, True, False, False]
-    assert changed("badge", "selector") == [False, False, False, True]
-    assert changed("selector", "model") == changed("model", "memory") == [True] * 4
-    assert changed("memory", "report") == [False] * 4
+    assert changed("registry", "badge") == [False, True, False, False, False]
+    assert changed("badge", "selector") == [False, False, False, True, False]
+    assert changed("selector", "task model") == [False, False, False, False, True]
+    assert changed("task model", "simulation") == [True, True, True, True, False]
+    assert changed("simulation", "memory") == [True, True, True, True, False]
+    assert changed("memory", "report") == [False] * 5
 
 
 LOADED = """

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from envs.pools import Pool
+from envs.pools.checks import UNKNOWN
 
 CLIP = 10.0  # standard deviations beyond which a feature value is cut off
 BLOCK = 8192  # rows read at a time, so that a memory-mapped pool never lies in memory whole
@@ -54,6 +55,12 @@ class PreparedPool:
     def inputs(self, rows: np.ndarray) -> Tensor:
         """Prepared features of these pool rows, all modalities side by side, [M D, R]."""
         return self.x[:, :-1, torch.from_numpy(self.columns(rows)).to(self.x.device)].flatten(0, 1)
+
+    def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> PreparedPool:
+        """The same rows with other labels: int64 of these pool rows; all others have none."""
+        known = torch.full((len(self.rows),), UNKNOWN, dtype=torch.int64)
+        known[self.columns(rows)] = torch.from_numpy(labels)
+        return replace(self, labels=known.to(self.x.device), num_classes=num_classes)
 
     def to(self, device: str | torch.device) -> PreparedPool:
         """The same rows with their tensors on a device."""

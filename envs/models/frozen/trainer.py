@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 import numpy as np
@@ -17,7 +17,6 @@ from envs.models.frozen.fitting import Fitted, Parameters, fit, initial_paramete
 from envs.models.frozen.model import FrozenModel, StartRows
 from envs.models.frozen.preparation import PreparedPool, prepare
 from envs.pools import Pool
-from envs.pools.checks import UNKNOWN
 from envs.pools.partition import Start
 
 
@@ -104,10 +103,7 @@ class FrozenTrainer:
 
     def relabelled(self, rows: np.ndarray, labels: np.ndarray, num_classes: int) -> Self:
         """The same trainer for other labels, before `begin`: of these rows of the data set; all others have none."""
-        known = torch.full((len(self.data.rows),), UNKNOWN, dtype=torch.int64)
-        known[self.data.columns(rows)] = torch.from_numpy(labels)
-        data = replace(self.data, labels=known.to(self.device), num_classes=num_classes)
-        return type(self)(data, self.config)
+        return type(self)(self.data.relabelled(rows, labels, num_classes), self.config)
 
     def reference(self, starts: Sequence[int]) -> FrozenModel:
         """One model for each of these starts (numbers, in the order of `begin`), trained on all labels of its pool."""
