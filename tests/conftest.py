@@ -19,25 +19,10 @@ from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import training_starts, training_trainer
 from envs.sources import open_dataset
+from tests.support.long import LONG
 from tests.support.paths import ROOT
 
 torch.set_num_threads(1)
-
-# Files that take a quarter of a minute or more, the longest first: several processes (`make test`) that take a file at
-# a time are then ready at about the same time.
-LONG = (
-    "learners/test_resuming.py",
-    "learners/test_training.py",
-    "learners/algorithms/test_ppo.py",
-    "evaluation/leave_one_out/test_leave_one_out.py",
-    "evaluation/test_comparison_faults.py",
-    "learners/algorithms/test_evolution.py",
-    "learners/test_mistakes.py",
-    "learners/test_baseline_curves.py",
-    "evaluation/test_comparison.py",
-    "runtime/test_tasks.py",
-    "learners/telemetry/test_telemetry.py",
-)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
