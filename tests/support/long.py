@@ -8,6 +8,7 @@ LONG = (
     "learners/test_training.py",
     "learners/algorithms/test_ppo.py",
     "evaluation/leave_one_out/test_leave_one_out.py",
+    "examples/test_examples.py",
     "evaluation/test_comparison_faults.py",
     "learners/algorithms/test_evolution.py",
     "learners/test_mistakes.py",
