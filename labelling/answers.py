@@ -26,6 +26,7 @@ class Answer:
     key: str = ""  # of the sample, see labelling.identity
     is_cell: bool = False  # whether a spreadsheet may have held it
     when: str = ""  # it was given, where that is known
+    also: str = ""  # another name of the annotator, under which earlier answers may be known
 
     @property
     def place(self) -> str:

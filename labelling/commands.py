@@ -129,6 +129,11 @@ def _init(args: argparse.Namespace) -> int:
     pool, held = project.pool, int(project.held_out.sum())
     print(f"samples         {pool.num_samples:,}, modalities {', '.join(pool.modalities)}; {held:,} only measure")
     print(f"labels          {told} so far; the policy plans for {settings.budget}")
+    if samples.short_rows:
+        print(
+            f"short rows      {len(samples.short_rows):,} lack their last cells, the first is row "
+            f"{samples.short_rows[0]}; these count as empty"
+        )
     for line in _warnings(project):
         print(line)
     print(f"next            python run.py ask {shlex.quote(args.project)}")

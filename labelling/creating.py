@@ -39,6 +39,7 @@ class Samples:
     media: Mapping[str, Sequence[str] | np.ndarray]  # kind -> texts or absolute paths, [N]
     labels: list[str]  # [N] existing ones, "" for none
     source: str  # where they come from
+    short_rows: Sequence[int] = ()  # of the table, without their last cells
 
 
 def create_project(path: str | os.PathLike[str], samples: Samples, settings: Settings) -> Project:
@@ -118,8 +119,9 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
     known = [*media.KINDS, "label", "group", "split"]
     presence = [name for name in names if name.startswith("present_")]
     column: dict[str, list[str]] = {name: [] for name in ["id", *known, *presence] if name in names}
-    numbers = []
-    for number, values in read_rows(file, ["id"], [name for name in column if name != "id"], encoding):
+    numbers: list[int] = []
+    short: list[int] = []
+    for number, values in read_rows(file, ["id"], [name for name in column if name != "id"], encoding, short):
         numbers.append(number)
         for name, into in column.items():
             into.append(values[name])
@@ -155,7 +157,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
         raise DataError(f"{_place(file, features, str(error))}: {error}") from None
     shown_by: dict[str, Sequence[str] | np.ndarray] = {"text": column["text"]} if "text" in column else {}
     shown_by |= {kind: _paths(file, kind, column[kind], numbers) for kind in media.FILES if kind in column}
-    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name)
+    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name, short)
 
 
 def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""Which sample a row is about: by its key, which nothing changes, or by its id, which a spreadsheet may have changed."""
+"""Which sample a row is about: by its key, which nothing changes, or by its id, which a spreadsheet may change."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
@@ -22,12 +23,11 @@ _DATE = re.compile(
     rf"{_MONTH}[-/. ]*\d{{1,4}}([-/. ,]+\d{{1,4}})?"
 )
 _TIME = re.compile(r"\d{1,4}:\d{1,2}(:\d{1,2}([.,]\d+)?)?( ?[ap]m?)?")
-_WORDS = {
-    True: ("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar", "sant", "prawda", "истина"),
-    False: ("false", "falsch", "faux", "falso", "onwaar", "falskt", "fałsz", "ложь"),
-}
+_TRUTH = dict.fromkeys(
+    ("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar", "sant", "prawda", "истина"), True
+) | dict.fromkeys(("false", "falsch", "faux", "falso", "onwaar", "falskt", "fałsz", "ложь"), False)
 _FORMULA = ("=", "+", "-", "@")
-_PLAIN_DIGITS = 11  # a whole number with more is shown, and saved, as 1.23E+11
+_STAYS = re.compile(r"0|-?[1-9]\d{0,10}")  # a whole number of more digits is shown, and saved, as 1.23E+11
 _DIGITS = 15  # that a number keeps
 
 
@@ -40,22 +40,22 @@ class Reading(NamedTuple):
 
 def changes(text: str) -> bool:
     """Whether a spreadsheet that opens a CSV file and saves it may write a cell in another way."""
+    if _STAYS.fullmatch(text):
+        return False
     if text.startswith(("'", *_FORMULA)) and not _NUMBER.fullmatch(text.casefold()):
         return True
-    reading = read(text)
-    return reading is not None and not (reading.kind == "number" and _stays(text))
+    return read(text) is not None
 
 
 def read(text: str) -> Reading | None:
     """What a spreadsheet takes a cell for; None: a text, which stays as it is."""
-    if not text or not (any(c.isdigit() for c in text) or text.isalpha()):
-        return None
     low = text.casefold()
+    if low[:1].isalpha() and low[:3] not in _MONTHS and low not in _TRUTH:
+        return None
     if _NUMBER.fullmatch(low):
         return Reading("number", _rounded(float(low), _DIGITS))
-    for value, words in _WORDS.items():
-        if low in words:
-            return Reading("word", value)
+    if low in _TRUTH:
+        return Reading("word", _TRUTH[low])
     if _DATE.fullmatch(low):
         return Reading("date", _day_and_month(low))
     if _TIME.fullmatch(low):
@@ -128,27 +128,25 @@ def _readings(text: str) -> list[tuple[str, object]]:
         return []
     readings: list[tuple[str, object]] = [(reading.kind, reading.value)]
     low = text.casefold()
-    if reading.kind == "number" and _DATE.fullmatch(low):
-        readings.append(("date", _day_and_month(low)))
-    if reading.kind == "number" and isinstance(reading.value, float) and "e" not in low:
-        digits = "".join(c for c in low if c.isdigit()).lstrip("0")
-        readings.append(("number", digits))  # as written with a comma or a currency
+    if reading.kind == "number" and "." in low:  # 1.2 is a day in half of the world, and 1,2 there
+        readings += [("date", _day_and_month(low))] if _DATE.fullmatch(low) else []
+        readings.append(("number", low.replace(".", "").lstrip("0")))
+    if reading.kind == "number" and isinstance(reading.value, str):
+        sign = "-" if low.startswith(("-", "(")) else ""
+        for number in (re.sub(r"[^\d.]", "", low), re.sub(r"[^\d,]", "", low).replace(",", ".")):
+            with suppress(ValueError):
+                readings.append(("number", _rounded(float(sign + number), _DIGITS)))
     return readings
 
 
 def _may_be_output(text: str) -> bool:
     """Whether a spreadsheet writes a number or a word like this; it never writes 03, +3, 3E9, nor a sixteenth digit."""
-    if text.casefold() in _WORDS[True] + _WORDS[False]:
+    if text.casefold() in _TRUTH:
         return text == text.upper()
     if not re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?|-?\d(\.\d+)?E[+-]\d+", text):
         return False
     digits = "".join(c for c in text.partition("E")[0] if c.isdigit()).lstrip("0")
     return not digits[_DIGITS:].strip("0")
-
-
-def _stays(number: str) -> bool:
-    """Whether every spreadsheet writes a number as it is: a whole one, not too long, that begins with no zero."""
-    return bool(re.fullmatch(r"0|-?[1-9]\d*", number)) and len(number.lstrip("-")) <= _PLAIN_DIGITS
 
 
 def _day_and_month(low: str) -> frozenset[int]:
@@ -164,7 +162,7 @@ def _significant(text: str) -> int:
 
 def _rounded(value: float, digits: int) -> float:
     """A number to so many significant digits; cut off, not rounded, at those that a spreadsheet keeps."""
-    if not math.isfinite(value) or value == 0:
+    if not math.isfinite(value) or (digits >= _DIGITS and abs(value) < 10**_DIGITS and value.is_integer()):
         return value
     if digits >= _DIGITS:
         mantissa, _, exponent = f"{value:.16e}".partition("e")

@@ -74,11 +74,10 @@ def _own(file: Path, annotator: str, encoding: str | None, ids: Container[str] |
     is_cell = file.suffix.lower() not in PARQUET
     for number, values in read_rows(file, ["id", "label"], ["annotator", KEY], encoding, short):
         sample, key = values["id"], values.get(KEY, "")
-        if short and short[-1] == number and (keyed or not (values["label"] or ids is None or sample in ids)):
+        if short and short[-1] == number and (keyed if values["label"] else ids is not None and sample not in ids):
             raise DataError(
-                f"{file}, row {number}: it has too few values (it begins with {shown(sample)}), and a row that a "
-                f"spreadsheet shortened has {f'its {KEY}' if keyed else 'the id of a sample'}; quote values that hold "
-                "the separator or a line break."
+                f"{file}, row {number}: it has too few values (it begins with {shown(sample)}), and is no row of which "
+                "a spreadsheet left out empty cells; quote values that hold the separator or a line break."
             )
         if not values["label"]:
             continue
@@ -177,6 +176,8 @@ def _check(
         sample = identity.find(answer.id, answer.key, answer.is_cell, answer.place)
         if sample != answer.id:
             answer = replace(answer, id=intern(sample))
+        if answer.annotator.casefold() not in people and answer.also.casefold() in people:
+            answer = replace(answer, annotator=people[answer.also.casefold()])
         _check_person(answer, people)
         if answer.label is not None and answer.label not in known:
             _check_new_class(project, answer, answer.label, known)

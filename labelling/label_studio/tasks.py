@@ -194,7 +194,8 @@ def answers_of(tasks: Any, place: str, annotator: str | None = None, left_out: l
             for annotation in annotations:
                 try:
                     label = _flat_label(task.get(CHOICE)) if is_flat else _label(annotation)
-                    who = annotator or _annotator(annotation.get("annotator" if is_flat else "completed_by"))
+                    by = annotation.get("annotator" if is_flat else "completed_by")
+                    who = annotator or _annotator(by)
                     when = str(annotation.get("updated_at") or annotation.get("created_at") or "")
                 except (AttributeError, KeyError, TypeError) as error:
                     _leave_out(
@@ -202,7 +203,9 @@ def answers_of(tasks: Any, place: str, annotator: str | None = None, left_out: l
                     )
                     continue
                 key = str(data.get(KEY) or "")
-                yield from _chosen(Answer(sample, None, who, place, number, "task", key, False, when), label, left_out)
+                also = "" if annotator else _number(by)
+                answer = Answer(sample, None, who, place, number, "task", key, False, when, also)
+                yield from _chosen(answer, label, left_out)
 
     return latest(answers())
 
@@ -254,6 +257,11 @@ def _annotator(who: Any) -> str:
     if isinstance(who, dict):
         who = who.get("email") or who["id"]
     return ANNOTATOR if who is None else str(who)
+
+
+def _number(who: Any) -> str:
+    """The number of whoever is known by a mail address; exports of other releases give that alone."""
+    return str(who["id"]) if isinstance(who, dict) and who.get("email") and "id" in who else ""
 
 
 def _object(project: Project) -> str:
