@@ -42,7 +42,21 @@ REWRITTEN = [
     ("true", "WAHR"),
     ("False", "FAUX"),
 ]
-STAYS = ["s1", "1F600", "u23E9", "7", "0", "-5", "12345678901", "a-1-2", "image 3.png", "x=1", "TRUEST", "nan", "größe_20"]
+STAYS = [
+    "s1",
+    "1F600",
+    "u23E9",
+    "7",
+    "0",
+    "-5",
+    "12345678901",
+    "a-1-2",
+    "image 3.png",
+    "x=1",
+    "TRUEST",
+    "nan",
+    "größe_20",
+]
 
 
 @pytest.mark.parametrize(("sample", "written"), REWRITTEN)
@@ -57,7 +71,9 @@ def test_an_id_that_stays(sample: str) -> None:
     assert not changes(sample)
 
 
-@pytest.mark.parametrize("sample", ["=1+2", "+a", "-abc", "@home", "'03", "12:30", "5%", "$5", "2026-01-31", "1/2/2026"])
+@pytest.mark.parametrize(
+    "sample", ["=1+2", "+a", "-abc", "@home", "'03", "12:30", "5%", "$5", "2026-01-31", "1/2/2026"]
+)
 def test_other_ids_that_change(sample: str) -> None:
     assert changes(sample)
 
