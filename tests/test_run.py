@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,17 @@ def test_the_console_entry_is_main_and_says_its_name(
 
 def test_run_is_a_frame() -> None:
     assert len((ROOT / "run.py").read_text(encoding="utf-8").splitlines()) <= 140
+
+
+def test_what_lies_in_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "lies_here.py").write_text("nothing = 3\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    command = ["train", "--out", str(tmp_path / "out"), "--algorithm", "lies_here:nothing"]
+    assert run.main(command) == 2
+    assert "cannot be imported: No module named 'lies_here'" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert run.main(command) == 2
+    assert "'lies_here:nothing' is no subclass of" in capsys.readouterr().err
+    sys.modules.pop("lies_here")

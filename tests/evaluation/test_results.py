@@ -20,14 +20,17 @@ from envs.simulation import ProtocolConfig
 from envs.source import draw_start
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from evaluation.runs import Runs
+from examples import batch_feature, feature
+from examples.task_model import CentroidConfig
 from policies.strategies.random import random
 from policies.strategies.uncertainty import entropy, margin
 
 PROTOCOL = ProtocolConfig(initial_labels=8, batch_size=4, rounds=2)
 
 
-class OtherConfig(FrozenConfig):
-    """A task model of another file."""
+@dataclasses.dataclass(frozen=True)
+class OtherConfig(FrozenConfig, prefix="model."):
+    """Another kind of task model."""
 
 
 @pytest.fixture
@@ -55,7 +58,8 @@ def test_all_that_decides_is_in_the_key(pool: Pool, starts: list[Start], monkeyp
             {"protocol": dataclasses.replace(PROTOCOL, rounds=3)},
             {"protocol": dataclasses.replace(PROTOCOL, amcb_floor=0.01)},
             {"model": FrozenConfig(steps=7)},
-            {"model": OtherConfig()},  # the same settings of other code
+            {"model": OtherConfig()},  # with the same fields
+            {"model": CentroidConfig()},
             {"chooser": describe_strategy("margin", margin)},
             {"chooser": describe_strategy("entropy", entropy)},  # of the same file
             {"chooser": describe_strategy("random", random) | {"code": "0" * 64}},
@@ -85,6 +89,20 @@ def test_a_policy_is_what_it_weighs() -> None:
     assert first != describe_policy("cd", {"features": ("margin",)}, {"per_pick": 40})
     assert first != describe_policy("ab", {"features": ("density",)}, {"per_pick": 40})
     assert first != describe_policy("ab", {"features": ("margin",)}, {"per_pick": 20})
+
+
+def test_the_code_of_features_counts_that_are_not_ours() -> None:
+    ours, *own = (
+        describe_policy("ab", {"features": features, "batch_features": moving}, {})["code"]
+        for features, moving in (
+            (("margin", "density"), ("class_share",)),
+            (("margin",), ()),
+            ((feature.NAME,), ("class_share",)),
+            (("margin",), (batch_feature.NAME,)),
+        )
+    )
+    assert own[0] == ours  # it is in the hash already
+    assert len({ours, *own}) == 3
 
 
 def test_only_runs_of_these_starts_are_believed(starts: list[Start], tmp_path: Path) -> None:

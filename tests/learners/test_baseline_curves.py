@@ -14,6 +14,7 @@ from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.simulation import ProtocolConfig
 from envs.source import Source
+from examples.task_model import CentroidConfig
 from learners import baseline_curves as module
 from learners.baseline_curves import baseline_curves, cache_folder
 from policies.strategies import get_strategy
@@ -109,6 +110,8 @@ def test_whatever_decides_a_curve_is_in_its_key() -> None:
         key(dataclasses.replace(CONFIG, protocol=dataclasses.replace(CONFIG.protocol, rounds=3))),
         key(dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, steps=6))),
         key(dataclasses.replace(CONFIG, model=OtherModel(**vars(CONFIG.model)))),  # of another file
+        key(dataclasses.replace(CONFIG, model=CentroidConfig())),
+        key(strategy="examples.strategy:dense_doubt"),
     ]
     assert len(set(keys)) == len(keys)
     assert key(dataclasses.replace(CONFIG, copies=4)) == key()  # copies only repeat
