@@ -88,7 +88,8 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
     """A hidden empty folder beside `folder` to fill, which takes its name, on the disk, at the end.
 
     A link stays, and what it points to is replaced. A process that is killed between the two renames of a replacement
-    leaves the older folder under a hidden name, as `old`; a failure there puts it back.
+    leaves the older folder under a hidden name, as `old`; a failure there puts it back. A disk that begins at `folder`
+    cannot be renamed: it is filled from a hidden folder in it, files that say what the folder is (.json) at the end.
 
     Args:
         folder: where it belongs: nothing, or an empty folder.
@@ -100,11 +101,13 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
         OSError: where it cannot be written.
     """
     target = Path(os.path.realpath(folder))
-    if _is_taken(target) and not may_replace(target):
+    if is_taken(target) and not may_replace(target):
         raise _exists(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.parent / f"{UNFINISHED}{secrets.token_hex(8)}"
-    new, old = aside / "new", aside / "old"
+    is_mount = _is_mount(target)
+    place = target if is_mount else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    aside = place / f"{UNFINISHED}{secrets.token_hex(8)}"
+    new, old, taken = aside / "new", aside / "old", False
     try:
         aside.mkdir(mode=0o700)
         new.mkdir()
@@ -112,12 +115,14 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
         yield new
         os.chmod(new, permissions)
         _sync_all(new)
-        if not _take_place(new, target, old, may_replace):
+        taken = (_fill if is_mount else _take_place)(new, target, old, may_replace)
+        if not taken:
             raise _exists(folder)
-        _sync(target.parent)
+        _sync(place)
     finally:
         # An older folder that could not be put back is worth more than a clean place.
-        if os.path.lexists(target) or not os.path.lexists(old):
+        left = not taken and os.path.lexists(old) and (any(old.iterdir()) if is_mount else not os.path.lexists(target))
+        if not left:
             shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -147,8 +152,27 @@ def data_errors(place: Path, taken: str = "") -> Iterator[None]:
         raise DataError(f"Cannot write {place}: {error.strerror or error}.") from None
 
 
-def _is_taken(path: Path) -> bool:
-    return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
+def is_taken(path: Path) -> bool:
+    """Whether there is something at `path`, other than an empty folder or an empty disk."""
+    return os.path.lexists(path) and not (path.is_dir() and not _content(path))
+
+
+def _content(folder: Path) -> list[Path]:
+    """What is in a folder. Of one that cannot be renamed: without what a disk has of itself, and what is unfinished."""
+    found = list(folder.iterdir())
+    if not _is_mount(folder):
+        return found
+    return [path for path in found if path.name != "lost+found" and not path.name.startswith(UNFINISHED)]
+
+
+def _is_mount(path: Path) -> bool:
+    """Whether a disk, or a folder of another place, begins here; such a folder can be filled, but not renamed."""
+    if not path.is_dir() or os.path.ismount(path):
+        return path.is_dir()
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        there = str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+        return any(there == line.split()[4] for line in mounts)
+    return False
 
 
 def _exists(folder: Path) -> FileExistsError:
@@ -174,6 +198,29 @@ def _take_place(new: Path, target: Path, old: Path, may_replace: Callable[[Path]
     finally:
         if os.path.lexists(old) and not os.path.lexists(target):
             os.rename(old, target)
+
+
+def _fill(new: Path, target: Path, old: Path, may_replace: Callable[[Path], bool]) -> bool:
+    """Move what is in `new` into `target`, whose former content goes to `old`; False as `_take_place`."""
+    older = _content(target)
+    if older and not may_replace(target):
+        return False
+    moved: list[tuple[Path, Path]] = []
+    old.mkdir()
+    entries = sorted(new.iterdir(), key=lambda path: (path.is_file(), path.suffix == ".json", path.name))
+    try:
+        for source, into in [*((path, old) for path in older), *((path, target) for path in entries)]:
+            if os.path.lexists(into / source.name):
+                raise _exists(into / source.name)
+            os.rename(source, into / source.name)
+            moved.append((source, into / source.name))
+    except BaseException as error:
+        for before, now in reversed(moved):
+            os.rename(now, before)
+        if isinstance(error, OSError) and error.errno in _IN_THE_WAY:
+            return False
+        raise
+    return True
 
 
 def _permissions(older: Path, new: Path) -> int:

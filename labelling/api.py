@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError
+from labelling.answers import Answer
 from labelling.asking import ask, shown_rows
 from labelling.exporting import export
 from labelling.journal import Event
@@ -24,7 +25,7 @@ from labelling.model import Classifier
 from labelling.progress import Progress, measure
 from labelling.project import Project
 from labelling.state import ANNOTATOR, summary_of
-from labelling.telling import Answer, Told, tell_answers
+from labelling.telling import Told, tell_answers
 
 
 class LabellingProject:
@@ -71,7 +72,7 @@ class LabellingProject:
             answers = [Answer(str(sample), label, annotator or ANNOTATOR) for sample, label in answers.items()]
         answers = list(answers)
         if not all(isinstance(answer, Answer) for answer in answers):
-            raise ConfigError("Give answers as a mapping of ids to labels, or as labelling.telling.Answer.")
+            raise ConfigError("Give answers as a mapping of ids to labels, or as labelling.answers.Answer.")
         return tell_answers(self.project, answers, list(new_classes), self.classifier)
 
     def status(self) -> Progress:

@@ -12,15 +12,18 @@ from envs.errors import ConfigError
 from envs.files import write_text
 from envs.randomness import round_stream, stream
 from labelling.explanations import COVERS, MEASURES, in_words
+from labelling.identity import KEY, Identity
 from labelling.journal import Event
 from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
+from labelling.spreadsheets import guarded
 from labelling.state import State
 from labelling.tables import table_text
 from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies.clustering import cluster_count, clusters_of, typical_of_clusters
 
-ANSWERS = ("predicted", "confidence", "why", "label")  # columns of a batch beside what it shows
+# Columns of a batch beside what it shows. A key behind the labels keeps spreadsheets from cutting off empty ones.
+ANSWERS = ("predicted", "confidence", "why", "label", KEY)
 
 
 def ask(project: Project, batch_size: int, classifier: Classifier | None = None) -> Event:
@@ -42,8 +45,18 @@ def ask(project: Project, batch_size: int, classifier: Classifier | None = None)
             event = project.journal.append("asked", batch=state.batches_ever + 1, rows=rows)
         file = project.batch_file(event["batch"])
         if not file.exists():
-            write_text(file, table_text(("id", *project.shown_columns, *ANSWERS), shown_rows(project, event)))
+            write_text(file, _batch_text(project, event))
     return event
+
+
+def _batch_text(project: Project, event: Event) -> str:
+    """A batch's file: what a person looks at, for a spreadsheet that runs nothing, and each sample's key."""
+    identity = Identity(project)
+    rows = []
+    for row in shown_rows(project, event):
+        cells = {name: guarded(value) if isinstance(value, str) else value for name, value in row.items()}
+        rows.append(cells | {KEY: identity.key(row["id"])})
+    return table_text(("id", *project.shown_columns, *ANSWERS), rows)
 
 
 def shown_rows(project: Project, event: Event) -> list[dict[str, Any]]:
@@ -105,7 +118,7 @@ def _pick(project: Project, model: Model, count: int, batch_size: int) -> tuple[
     """The policy's picks and why."""
     if not count:
         return np.empty(0, np.int64), []
-    selector, card = load_policy(project.settings.policy or pretrained_policy())
+    selector, card = load_policy(project.policy or pretrained_policy())
     used = len(model.labels.rows) + len(model.labels.held_rows)
     round_ = model.round(used, project.settings.budget, batch_size)
     offered = offer(round_, count, card.candidates, selector.config.features)

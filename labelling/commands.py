@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shlex
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ examples:
   python run.py init try --samples emoji"""
 TELL_NOTES = """\
 Files are CSV or Parquet with the columns id and label, and maybe annotator; the batch's own file, filled in, is one.
+Label Studio's exports (JSON, JSON-MIN, CSV, TSV) are known by their columns.
 Rows without a label wait; 'skip' means cannot tell. A later answer of the same annotator replaces the earlier one, and
 among several annotators the majority counts.
 examples:
@@ -42,7 +44,7 @@ def add_commands(commands: Any) -> None:
         action="append",
         default=[],
         metavar="MODALITY=FILE",
-        help="MODALITY=FILE.npy, MODALITY=columns:PATTERN of the table, or FILE.npz; repeatable",
+        help="MODALITY=FILE.npy, MODALITY=columns:PATTERN of the table, FILE.npz, MODALITY=FILE.npz:ARRAY; repeatable",
     )
     init.add_argument(
         "--classes", metavar="A,B,...", help="the classes, '\"A, or B\",C' if need be; without it every label makes one"
@@ -111,6 +113,8 @@ def _init(args: argparse.Namespace) -> int:
         classes=_split(args.classes),
         **given(budget=args.budget, validation=args.validation, policy=args.policy, seed=args.seed),
     )
+    if len(settings.classes) == 1 and Path(settings.classes[0]).is_file():
+        raise ConfigError(f"--classes {args.classes} is a file; give the names themselves, as in --classes red,blue.")
     if Path(args.samples).suffix.lower() in TABLES and not args.features:
         raise ConfigError(f"{args.samples} is a table; name each modality's numbers by --features MODALITY=FILE.npy.")
     if args.features:
@@ -125,8 +129,47 @@ def _init(args: argparse.Namespace) -> int:
     pool, held = project.pool, int(project.held_out.sum())
     print(f"samples         {pool.num_samples:,}, modalities {', '.join(pool.modalities)}; {held:,} only measure")
     print(f"labels          {told} so far; the policy plans for {settings.budget}")
-    print(f"next            python run.py ask {args.project}")
+    if samples.short_rows:
+        print(
+            f"short rows      {len(samples.short_rows):,} lack their last cells, the first is row "
+            f"{samples.short_rows[0]}; these count as empty"
+        )
+    for line in _warnings(project):
+        print(line)
+    print(f"next            python run.py ask {shlex.quote(args.project)}")
     return 0
+
+
+def _warnings(project: Any) -> list[str]:
+    """Ids that a spreadsheet changes, and files that are not there."""
+    from envs.pools import media
+    from labelling.identity import KEY
+    from labelling.spreadsheets import changes
+
+    lines = []
+    changed = [sample for sample in project.rows if changes(sample)]
+    if changed:
+        lines.append(
+            f"ids             a spreadsheet rewrites {len(changed):,} of them ({_some(changed)}); batches have a "
+            f"column {KEY}, keep it, and `tell` knows each sample"
+        )
+    for kind in media.FILES:
+        paths = project.media.get(kind, [])
+        gone = media.missing(paths)
+        if gone:
+            lines.append(f"missing         {len(gone):,} of {len(paths):,} files of {kind}, as {paths[gone[0]]}")
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(repr(name[:SHOWN]) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _print_left_out(left_out: list[str]) -> None:
+    for what in left_out[:SHOWN]:
+        print(f"left out        {what}")
+    if len(left_out) > SHOWN:
+        print(f"left out        {len(left_out) - SHOWN} more")
 
 
 def _ask(args: argparse.Namespace) -> int:
@@ -137,7 +180,8 @@ def _ask(args: argparse.Namespace) -> int:
     if args.media_url is not None and args.label_studio is None:
         raise ConfigError("--media-url says how tasks of --label-studio name their files; give both.")
     project = Project(args.project)
-    waiting = project.state().waiting()
+    name = shlex.quote(args.project)
+    waiting, left_out = project.state().waiting(), list[str]()
     event = ask(project, args.batch)
     if waiting is not None:
         print(f"Batch {event['batch']} has no answer yet, so it is still the next one; undo takes it back.")
@@ -145,48 +189,54 @@ def _ask(args: argparse.Namespace) -> int:
     if args.label_studio:
         from labelling.label_studio.server import push
 
-        address, new = push(project, event, args.label_studio, args.media_url)
+        address, new = push(project, event, args.label_studio, args.media_url, left_out)
         print(f"Label Studio    {address}  ({new} new tasks)")
-        print(
-            f"next            label there, then: python run.py tell {args.project} --label-studio {args.label_studio}"
-        )
+        _print_left_out(left_out)
+        print(f"next            label there, then: python run.py tell {name} --label-studio {args.label_studio}")
     elif args.label_studio is not None:
         from labelling.label_studio.tasks import write_tasks
 
-        tasks, interface = write_tasks(project, event, args.media_url)
+        tasks, interface = write_tasks(project, event, args.media_url, left_out)
         print(f"tasks           {tasks}  (Import)")
         print(f"interface       {interface}  (Settings, Labeling Interface, Code)")
-        print(f"next            label, export as JSON, then: python run.py tell {args.project} EXPORT.json")
+        _print_left_out(left_out)
+        print(f"next            label, export as JSON, then: python run.py tell {name} EXPORT.json")
     else:
-        print(f"next            fill in the column label, then: python run.py tell {args.project} FILE")
+        print(f"next            fill in the column label, then: python run.py tell {name} FILE")
+    if left_out:
+        print("                Samples that are left out get a task when the batch is asked again, their files mended.")
     return 0
 
 
 def _tell(args: argparse.Namespace) -> int:
     from envs.errors import ConfigError
+    from labelling.answers import Answer
     from labelling.label_studio.tasks import read_export
     from labelling.progress import history, in_lines
     from labelling.project import Project
-    from labelling.state import ANNOTATOR
-    from labelling.telling import Answer, read_answers, tell_answers
+    from labelling.state import people_of
+    from labelling.telling import person_of_file, read_answers, tell_answers
 
     project = Project(args.project)
     if bool(args.files) == bool(args.label_studio):
         raise ConfigError("Give files with labels, or --label-studio URL.")
     sources: list[Iterable[Answer]] = []
+    left_out: list[str] = []
+    before = people_of(project.state())
     if args.label_studio:
         from labelling.label_studio.server import pull
 
-        sources.append(pull(project, args.label_studio, args.annotator))
+        sources.append(pull(project, args.label_studio, args.annotator, left_out))
     for file in args.files:
-        who = Path(file).stem if args.annotator == "file" else args.annotator
+        who = person_of_file(project, file, args.files) if args.annotator == "file" else args.annotator
         if Path(file).suffix.lower() == ".json":
-            sources.append(read_export(file, who))
+            sources.append(read_export(file, who, left_out))
         else:
-            sources.append(read_answers([file], who or ANNOTATOR, args.encoding))
+            sources.append(read_answers([file], who, args.encoding, left_out, project.rows))
     # Read as they are checked, so that a long file ends at its first mistake.
     told = tell_answers(project, chain.from_iterable(sources), _split(args.new_classes))
     print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
+    _print_left_out(left_out)
     if told.new_classes:
         print(f"new classes     {', '.join(told.new_classes)}")
     for conflict in told.conflicts[:SHOWN]:
@@ -194,7 +244,14 @@ def _tell(args: argparse.Namespace) -> int:
         print(f"conflict        {conflict['id']}: {votes} -> {conflict['label'] or 'tied, without a label'}")
     if len(told.conflicts) > SHOWN:
         print(f"conflicts       {len(told.conflicts) - SHOWN} more; `export` lists all")
-    print("\n".join(in_lines(told.progress, history(project.state()))))
+    state = project.state()
+    new = [who for who in people_of(state) if who not in before]
+    if new and before and told.conflicts:
+        print(
+            f"annotators      {_some(new)} beside {_some(before)}; if one of these is the same person, undo, and tell "
+            "again with --annotator NAME"
+        )
+    print("\n".join(in_lines(told.progress, history(state))))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest
-from envs.files import BROKEN_FILE, data_errors, new_folder
+from envs.files import BROKEN_FILE, data_errors, is_taken, new_folder
 from envs.pools import Pool, checks, media, save_pool
 from envs.randomness import stream
 from envs.sources import open_dataset
@@ -21,10 +22,11 @@ from labelling.journal import Journal
 from labelling.project import Project, Settings, checksum_of, write_info
 from labelling.state import ANNOTATOR, SKIP, check_class
 from labelling.tables import PARQUET, columns_of, read_rows, shown
-from policies.policy_file import load_policy
+from policies.policy_file import find_policy, load_policy
 
 TABLES = (".csv", ".tsv", ".txt", *PARQUET)  # suffixes of tables
 COLUMNS = "columns:"  # features from the samples table itself
+POLICY = "policy"  # folder in a project, a copy
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "")
 _LABELS_PER_EVENT = 100_000
 
@@ -37,6 +39,7 @@ class Samples:
     media: Mapping[str, Sequence[str] | np.ndarray]  # kind -> texts or absolute paths, [N]
     labels: list[str]  # [N] existing ones, "" for none
     source: str  # where they come from
+    short_rows: Sequence[int] = ()  # of the table, without their last cells
 
 
 def create_project(path: str | os.PathLike[str], samples: Samples, settings: Settings) -> Project:
@@ -48,11 +51,12 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     """
     path = Path(path).absolute()
     taken = f"{path} exists; choose another folder."
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if is_taken(path):
         raise DataError(taken)
-    if settings.policy:
-        load_policy(settings.policy)
-        settings = replace(settings, policy=str(Path(settings.policy).absolute()))
+    policy = settings.policy
+    if policy:
+        load_policy(policy)
+        settings = replace(settings, policy=POLICY)
     for sample in samples.pool.ids.tolist():
         if sample != sample.strip():
             raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
@@ -76,7 +80,9 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     with data_errors(path, taken), new_folder(path) as folder:
         save_pool(pool, folder / "pool")
         features = {m: checksum_of(folder / "pool" / "features" / f"{m}.npy") for m in pool.modalities}
-        media.write_table(pool.ids, samples.media, folder / "media.parquet")
+        media.write_table(pool.ids, samples.media, folder / "media.parquet", home=path)
+        if policy:
+            shutil.copytree(find_policy(policy), folder / POLICY)
         write_info(folder, settings, features)
         journal = Journal(folder / "journal.jsonl")
         journal.path.touch()
@@ -113,8 +119,9 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
     known = [*media.KINDS, "label", "group", "split"]
     presence = [name for name in names if name.startswith("present_")]
     column: dict[str, list[str]] = {name: [] for name in ["id", *known, *presence] if name in names}
-    numbers = []
-    for number, values in read_rows(file, ["id"], [name for name in column if name != "id"], encoding):
+    numbers: list[int] = []
+    short: list[int] = []
+    for number, values in read_rows(file, ["id"], [name for name in column if name != "id"], encoding, short):
         numbers.append(number)
         for name, into in column.items():
             into.append(values[name])
@@ -133,6 +140,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
     for m, name in enumerate(lower):
         if name in column:
             present[:, m] = [_flag(file, name, *pair) for pair in zip(column[name], numbers, strict=True)]
+    split = _split_column(file, column["split"], numbers) if "split" in column else None
     try:
         pool = Pool(
             name=file.stem,
@@ -142,14 +150,14 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
             class_names=(),
             ids=np.array(column["id"]),
             group=np.array(column["group"]) if "group" in column else None,
-            split=_split_column(file, column["split"], numbers) if "split" in column else None,
+            split=split,
             source=file.name,
         )
     except DataError as error:
         raise DataError(f"{_place(file, features, str(error))}: {error}") from None
     shown_by: dict[str, Sequence[str] | np.ndarray] = {"text": column["text"]} if "text" in column else {}
     shown_by |= {kind: _paths(file, kind, column[kind], numbers) for kind in media.FILES if kind in column}
-    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name)
+    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name, short)
 
 
 def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
@@ -177,7 +185,7 @@ def _paths(file: Path, kind: str, values: list[str], numbers: list[int]) -> np.n
         if not media.is_inside(value):
             raise DataError(
                 f"{file}, row {number}: {kind} {shown(value)} is no path inside {file.parent.absolute()}; give one "
-                "relative to that folder, without '..'."
+                f"relative to that folder, without '..', or an address ({', '.join(media.SCHEMES[:3])})."
             )
     return media.absolute_paths(kind, values, file.parent)
 
@@ -211,20 +219,49 @@ def _features(file: Path, given: Sequence[str], encoding: str | None, count: int
             new = {modality: _from_columns(file, source.removeprefix(COLUMNS), encoding)}
         elif Path(source).suffix == ".npy":
             new = {modality: _npy(Path(source))}
+        elif source.endswith(".npz") or ".npz:" in source:
+            new = {modality: _one_of_npz(text, source)}
         else:
             raise ConfigError(f"--features {text!r}: {source} is no .npy file; use .npy, .npz or {COLUMNS}PATTERN.")
         for name, x in new.items():
             if name in arrays:
                 raise ConfigError(f"--features names modality '{name}' twice.")
-            if x.ndim != 2 or len(x) != count:
-                raise DataError(
-                    f"--features {text}: modality '{name}' has shape {list(x.shape)}, but {file} has {count} samples; "
-                    "it needs one row for each, in the order of the table."
-                )
+            _check_features(f"--features {text}: modality '{name}'", x, file, count)
             arrays[name] = x
     if not arrays:
         raise ConfigError("No features; give --features MODALITY=FILE.npy for each modality.")
     return arrays
+
+
+def _check_features(what: str, x: np.ndarray, file: Path, count: int) -> None:
+    """Refuse what has no row of numbers for each sample."""
+    if x.dtype.kind not in "fiub":
+        raise DataError(
+            f"{what} holds {x.dtype}, no numbers; name the array of an .npz that does, as in MODALITY=FILE.npz:ARRAY."
+        )
+    if x.ndim != 2:
+        raise DataError(
+            f"{what} has shape {list(x.shape)}; it needs two dimensions, a row of numbers for each of the {count} "
+            f"samples of {file}. For one number each: x[:, None]; pictures need an encoder that gives features."
+        )
+    if len(x) != count:
+        raise DataError(
+            f"{what} has shape {list(x.shape)}, but {file} has {count} samples; it needs one row for each, in the "
+            "order of the table."
+        )
+
+
+def _one_of_npz(text: str, source: str) -> np.ndarray:
+    """One array of an .npz: the one that is named, or the only one with rows of numbers."""
+    path, _, wanted = source.partition(".npz:") if ".npz:" in source else (source.removesuffix(".npz"), "", "")
+    arrays = _npz(Path(f"{path}.npz"))
+    fit = [wanted] if wanted else [name for name, x in arrays.items() if x.ndim == 2 and x.dtype.kind in "fiu"]
+    if len(fit) != 1 or fit[0] not in arrays:
+        raise ConfigError(
+            f"--features {text}: {path}.npz holds {', '.join(arrays) or 'nothing'}; name one array of them, as in "
+            "MODALITY=FILE.npz:ARRAY."
+        )
+    return arrays[fit[0]]
 
 
 def _npy(file: Path) -> np.ndarray:

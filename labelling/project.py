@@ -5,6 +5,7 @@ my_project/
     journal.jsonl       every batch, answer and undo, in order; see labelling.journal
     pool/               the features, memory-mapped; see envs.pools.files
     media.parquet       id; text, and paths of the originals: what a person looks at
+    policy/             a copy of the policy that `init` was given, if any
     batches/            batch-0001.csv, ...: to fill in
 """
 
@@ -29,6 +30,7 @@ from envs.fields import Help, Section
 from envs.files import BROKEN_FILE, write_text
 from envs.pools import Pool, load_pool, media
 from envs.pools.checks import VALIDATION
+from envs.pools.media import Moved
 from labelling.journal import Journal
 from labelling.state import State, check_class, replay
 
@@ -157,7 +159,18 @@ class Project:
 
     def show(self, row: int) -> dict[str, str]:
         """What a person may look at: text, picture and audio of a row, as far as there are any."""
-        return {kind: values[row] for kind, values in self.media.items()}
+        found = {kind: values[row] for kind, values in self.media.items()}
+        return {kind: self._moved(value) if kind in media.FILES else value for kind, value in found.items()}
+
+    @cached_property
+    def _moved(self) -> Moved:
+        """Where files are that were moved together with the project."""
+        return Moved(self.path / "media.parquet", self.path)
+
+    @property
+    def policy(self) -> str:
+        """Folder of the policy that `init` was given; "": none. Earlier releases took no copy."""
+        return str(self.path / self.settings.policy) if self.settings.policy else ""
 
     @property
     def shown_columns(self) -> tuple[str, ...]:

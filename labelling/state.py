@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from labelling.journal import Event
 
 SKIP = "skip"  # what an annotator writes for "cannot tell"; in the journal the label is null
 ANNOTATOR = "annotator"  # who answers where nobody is named, at `init` too, so that corrections replace labels
+_FILES = 3  # of an event that its summary names
 UNDOABLE = ("asked", "told")  # unless `init` told it: those labels come from the samples table
 
 
@@ -103,12 +105,24 @@ def replay(events: Sequence[Event], classes: Sequence[str]) -> State:
     return state
 
 
+def people_of(state: State) -> list[str]:
+    """Who has answered so far, in the order of their first answers."""
+    return list(dict.fromkeys(who for votes in state.votes.values() for who in votes))
+
+
 def summary_of(event: Event) -> str:
     """An undoable event in words."""
     if event["event"] == "asked":
         return f"batch {event['batch']} ({len(event['rows'])} samples)"
-    files = ", ".join(event["files"]) or "Python"
+    # Journals of earlier releases name each task of a Label Studio export.
+    names = list(dict.fromkeys(_short(file.partition(", task ")[0]) for file in event["files"]))
+    files = ", ".join(names[:_FILES]) or "Python"
+    files += f" and {len(names) - _FILES} more" if len(names) > _FILES else ""
     return f"{len(event['labels'])} answers from {files} ({event['time'][:16].replace('T', ' ')})"
+
+
+def _short(file: str) -> str:
+    return os.path.basename(file) if os.path.isabs(file) else file
 
 
 def conflicts(state: State) -> list[dict[str, Any]]:

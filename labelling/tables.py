@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from envs.files import BROKEN_FILE
 PARQUET = (".parquet", ".pq")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _BLOCK = 4096  # rows of Parquet at a time
+_SEPARATOR = re.compile(r'"?sep=(.)"?')
 _SHOWN = 80  # characters of a value that a message quotes
 
 csv.field_size_limit(2**26)  # long texts are welcome; without any limit a quote that never ends fills the memory
@@ -37,14 +39,21 @@ def columns_of(file: str | os.PathLike[str], encoding: str | None = None) -> lis
 
 
 def read_rows(
-    file: str | os.PathLike[str], required: Sequence[str], optional: Sequence[str] = (), encoding: str | None = None
+    file: str | os.PathLike[str],
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    encoding: str | None = None,
+    short: list[int] | None = None,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows as (number, values by column), empty ones left out; the header is row 1, as in a spreadsheet.
+
+    A row that lacks its last cells has empty ones there: spreadsheets leave out the separators of empty cells.
 
     Args:
         required: columns that must be there.
         optional: columns that are read where they are there; others are ignored.
         encoding: of a CSV file; UTF-8, or UTF-16 with a byte order mark, without.
+        short: receives the numbers of the rows that lack cells, each before the row is given.
 
     Raises:
         DataError: naming file, row and value.
@@ -52,7 +61,7 @@ def read_rows(
     file = Path(file)
     parquet = file.suffix.lower() in PARQUET
     for number, values in _parquet_rows(file, required, optional) if parquet else _csv_rows(
-        file, required, optional, encoding
+        file, required, optional, encoding, short
     ):  # fmt: skip
         if any(values.values()):
             yield number, values
@@ -74,25 +83,29 @@ def shown(value: object) -> str:
 
 
 def _csv_rows(
-    file: Path, required: Sequence[str], optional: Sequence[str], encoding: str | None
+    file: Path, required: Sequence[str], optional: Sequence[str], encoding: str | None, short: list[int] | None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     number = 1
     with _text(file, encoding) as text:
         try:
-            names, reader = _header(file, text)
+            names, reader, header = _header(file, text)
             wanted = _wanted(file, names, required, optional)
-            for number, record in enumerate(reader, start=2):
-                if len(record) != len(names) and any(cell.strip() for cell in record):
+            for number, record in enumerate(reader, start=header + 1):
+                if any(cell.strip() for cell in record[len(names) :]):
                     raise DataError(
                         f"{file}, row {number}: {len(record)} values, but the header has {len(names)} columns "
                         f"(it begins with {shown(record[0])}); quote values that hold the separator."
                     )
+                if short is not None and any(record) and len(record) < len(names):
+                    short.append(number)
                 if record:
                     yield number, {name: record[i].strip() if i < len(record) else "" for name, i in wanted.items()}
         except UnicodeError:
             raise _undecodable(file, text.encoding) from None
         except csv.Error as error:
-            raise DataError(f"{file}, row {number + 1}: not a row of a CSV file ({error}).") from None
+            raise DataError(
+                f"{file}, row {number + 1}: not a row of a CSV file ({error}); within quotes, a quote is written twice."
+            ) from None
 
 
 def _parquet_rows(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -133,6 +146,8 @@ def _text(file: Path, encoding: str | None) -> io.TextIOWrapper:
     try:
         if file.is_dir():
             raise DataError(f"{file} is a folder; a table is one file, .csv or .parquet.")
+        if file.suffix.lower() in (".jsonl", ".ndjson"):
+            raise DataError(f"{file} holds JSON lines; a table is CSV or Parquet. Convert it, with a header.")
         with open(file, "rb") as binary:
             beginning = binary.read(4096)
         if not beginning:
@@ -150,13 +165,15 @@ def _text(file: Path, encoding: str | None) -> io.TextIOWrapper:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
 
 
-def _header(file: Path, text: io.TextIOWrapper) -> tuple[list[str], Iterator[list[str]]]:
-    """Names of the columns, and a reader that stands behind them."""
+def _header(file: Path, text: io.TextIOWrapper) -> tuple[list[str], Iterator[list[str]], int]:
+    """Names of the columns, a reader that stands behind them, and the row that they are in."""
     try:
-        first = text.readline()
+        first, row = text.readline(), 1
         separator = max(",;\t", key=first.count)
+        if said := _SEPARATOR.fullmatch(first.strip()):  # some spreadsheets say it before the header
+            separator, first, row = said[1], text.readline(), 2
         names = next(csv.reader([first], delimiter=separator, strict=True), [])
-        return _normalised(file, names), csv.reader(text, delimiter=separator, strict=True)
+        return _normalised(file, names), csv.reader(text, delimiter=separator, strict=True), row
     except UnicodeError:
         raise _undecodable(file, text.encoding) from None
     except csv.Error as error:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from sys import intern
 from typing import Any
 
 from envs.errors import ConfigError, DataError, nearest
+from labelling.answers import Answer, supersedes
+from labelling.identity import KEY, Identity
+from labelling.journal import Event
+from labelling.label_studio.tasks import is_label_studios, read_table
 from labelling.model import Classifier, labels_of
 from labelling.progress import Progress, measure
 from labelling.project import Project
-from labelling.state import ANNOTATOR, SKIP, State, check_class, conflicts
-from labelling.tables import read_rows, shown
+from labelling.spreadsheets import unguarded
+from labelling.state import ANNOTATOR, SKIP, State, check_class, conflicts, people_of
+from labelling.tables import PARQUET, columns_of, read_rows, shown
 
-_LARGE = 20_000  # samples from which no similar id is searched for
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One person's answer about a sample, and where it was given."""
-
-    id: str
-    label: str | None  # None: skip, "cannot tell"
-    annotator: str = ANNOTATOR
-    file: str = "Python"
-    row: int = 0  # 1 is the header
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}, row {self.row}" if self.row else self.file
+_NOBODY = ("", "nan", "none", "null", "<na>", "n/a")  # annotators as tables write that there is none
 
 
 @dataclass(frozen=True)
@@ -46,25 +36,57 @@ class Told:
 
 
 def read_answers(
-    files: Sequence[str | Path], annotator: str = ANNOTATOR, encoding: str | None = None
+    files: Sequence[str | Path],
+    annotator: str | None = None,
+    encoding: str | None = None,
+    left_out: list[str] | None = None,
+    ids: Container[str] | None = None,
 ) -> Iterator[Answer]:
     """Answers of CSV or Parquet files with the columns id and label, and maybe annotator; rows without a label wait.
+
+    Label Studio's tables are known by their columns: there the id is its own, and the sample has a column.
+
+    Args:
+        annotator: who answered, where no column says it.
+        left_out: receives what of Label Studio's was left out, and why.
+        ids: of all samples, so that the halves of a row that an unquoted line break divided are recognised.
 
     Raises:
         DataError: naming file, row and value.
     """
     for file in map(Path, files):
-        name, found = str(file), False
-        for number, values in read_rows(file, ["id", "label"], ["annotator"], encoding):
-            if not values["label"]:
-                continue
-            if not values["id"]:
-                raise DataError(f"{file}, row {number}: label {shown(values['label'])} has no id.")
-            label = None if values["label"].lower() == SKIP else intern(values["label"])
+        if is_label_studios(file, columns_of(file, encoding)):
+            answers = iter(read_table(file, annotator, encoding, left_out))
+        else:
+            answers = _own(file, annotator or ANNOTATOR, encoding, ids)
+        found = False
+        for answer in answers:
             found = True
-            yield Answer(intern(values["id"]), label, intern(values.get("annotator") or annotator), name, number)
+            yield answer
         if not found:
             raise DataError(f"{file} holds no answer: its column label is empty throughout; fill it in.")
+
+
+def _own(file: Path, annotator: str, encoding: str | None, ids: Container[str] | None) -> Iterator[Answer]:
+    """Answers of a batch, or of a table that people made."""
+    name, short = str(file), list[int]()
+    keyed = KEY in columns_of(file, encoding)
+    is_cell = file.suffix.lower() not in PARQUET
+    for number, values in read_rows(file, ["id", "label"], ["annotator", KEY], encoding, short):
+        sample, key = values["id"], values.get(KEY, "")
+        if short and short[-1] == number and (keyed if values["label"] else ids is not None and sample not in ids):
+            raise DataError(
+                f"{file}, row {number}: it has too few values (it begins with {shown(sample)}), and is no row of which "
+                "a spreadsheet left out empty cells; quote values that hold the separator or a line break."
+            )
+        if not values["label"]:
+            continue
+        if not sample and not key:
+            raise DataError(f"{file}, row {number}: label {shown(values['label'])} has no id.")
+        label = None if values["label"].lower() == SKIP else intern(unguarded(values["label"]))
+        who = values.get("annotator", "")
+        who = annotator if who.casefold() in _NOBODY else who
+        yield Answer(intern(sample), label, intern(who), name, number, key=key, is_cell=is_cell)
 
 
 def tell_answers(
@@ -91,9 +113,9 @@ def tell_answers(
         new, repeated, added = _check(project, state, answers, new_classes)
         changed = [a for a in new if a.annotator in state.votes.get(a.id, {})]
         if new or added:
-            files = list(dict.fromkeys(a.file for a in new))
-            place = {file: i for i, file in enumerate(files)}
+            place = {file: i for i, file in enumerate(dict.fromkeys(a.file for a in new))}
             entries = [[a.id, a.label, a.annotator, place[a.file], a.row] for a in new]
+            files = [_whole_path(file) for file in place]
             event = project.journal.append("told", files=files, new_classes=added, labels=entries)
             before, state = state, project.state()
             progress = measure(project, state, labels_of(project, before), classifier)
@@ -106,6 +128,38 @@ def tell_answers(
     return Told(len(new), len(changed), repeated, tuple(added), conflicts(state), progress)
 
 
+def person_of_file(project: Project, file: str | Path, others: Iterable[str | Path] = ()) -> str:
+    """Who answered in a file that is called after its annotator.
+
+    Args:
+        others: files of the same command.
+
+    Raises:
+        DataError: where another file of that name has brought answers already: it may be another person's.
+    """
+    path, who = Path(file).absolute(), Path(file).stem
+    known = [Path(name) for event in project.journal.read() for name in _files_of(event, who)]
+    for other in [*(Path(name).absolute() for name in others), *known]:
+        same = path == other if other.is_absolute() else path.parts[-len(other.parts) :] == other.parts
+        if other.stem.casefold() == who.casefold() and not same:
+            raise DataError(
+                f"{file}: by the files' names {shown(who)} is the annotator of {other} already. If this is somebody "
+                f"else's, give it another name; if not, say --annotator {who}. Nothing was recorded."
+            )
+    return who
+
+
+def _files_of(event: Event, who: str) -> list[str]:
+    """The files of an event in which an annotator answered."""
+    return [event["files"][i] for i in {i for _, _, name, i, *_ in event.get("labels", ()) if name == who}]
+
+
+def _whole_path(file: str) -> str:
+    """A file as the journal names it, so that two of one name can be told apart later."""
+    path = Path(file)
+    return str(path.absolute()) if path.is_file() else file
+
+
 def _check(
     project: Project, state: State, answers: Iterable[Answer], new_classes: Sequence[str]
 ) -> tuple[list[Answer], int, list[str]]:
@@ -116,13 +170,25 @@ def _check(
         if name not in known:
             known.append(name)
     first: dict[str, dict[str, Answer]] = {}  # annotator -> id
+    identity = Identity(project)
+    people = {who.casefold(): who for who in people_of(state)}
     for answer in answers:
-        _check_sample(project, answer)
+        sample = identity.find(answer.id, answer.key, answer.is_cell, answer.place)
+        if sample != answer.id:
+            answer = replace(answer, id=intern(sample))
+        if answer.annotator.casefold() not in people and answer.also.casefold() in people:
+            answer = replace(answer, annotator=people[answer.also.casefold()])
+        _check_person(answer, people)
         if answer.label is not None and answer.label not in known:
             _check_new_class(project, answer, answer.label, known)
             known.append(answer.label)
-        other = first.setdefault(answer.annotator, {}).setdefault(answer.id, answer)
-        if other is not answer:
+        by_id = first.setdefault(answer.annotator, {})
+        other = by_id.setdefault(answer.id, answer)
+        if other is answer:
+            continue
+        if answer.when and other.when:
+            by_id[answer.id] = answer if supersedes(answer, other) else other
+        else:
             _check_repetition(answer, other)
     missing = object()
     given = [answer for by_id in first.values() for answer in by_id.values()]
@@ -130,11 +196,14 @@ def _check(
     return new, len(given) - len(new), [name for name in known if name not in state.classes]
 
 
-def _check_sample(project: Project, answer: Answer) -> None:
-    """Refuse an answer about no sample."""
-    if answer.id not in project.rows:
-        hint = nearest(answer.id, project.rows) if len(project.rows) <= _LARGE else ""
-        raise DataError(f"{answer.place}: no sample has the id {shown(answer.id)}.{hint} Nothing was recorded.")
+def _check_person(answer: Answer, people: dict[str, str]) -> None:
+    """Refuse an annotator in another case than before: one person must not vote twice."""
+    known = people.setdefault(answer.annotator.casefold(), answer.annotator)
+    if known != answer.annotator:
+        raise DataError(
+            f"{answer.place}: annotator {shown(answer.annotator)} differs from {shown(known)} by case only; write one "
+            "of the two. Nothing was recorded."
+        )
 
 
 def _check_new_class(project: Project, answer: Answer, label: str, known: Sequence[str]) -> None:

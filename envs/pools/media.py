@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -16,21 +18,34 @@ from envs.pools import checks
 
 KINDS = ("text", "picture", "audio")  # a text is held as it is, a picture or audio as the path of a file
 FILES = ("picture", "audio")
+SCHEMES = ("http", "https", "s3", "gs", "azure-blob", "az", "abfs", "abfss", "hdfs")  # of addresses
+_HOME = b"home"  # key of a table's metadata
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+
+def is_address(value: str) -> bool:
+    """Whether a value is not a path but an address, which a browser or a storage's own program resolves."""
+    return _SCHEME.match(value) is not None
 
 
 def is_inside(value: str) -> bool:
-    """Whether a path is relative and without ``..``.
+    """Whether a path is relative and without ``..``, or an address elsewhere (https, s3 and the like).
 
     Others are refused: a pool from elsewhere must not show other files of the machine it is read on.
     """
+    if "\0" in value:
+        return False
+    if scheme := _SCHEME.match(value):
+        return scheme[1].lower() in SCHEMES and ".." not in re.split(r"[/\\]", value)
     path = PureWindowsPath(value)  # knows both kinds of slash; Path knows only its platform's
-    return not path.anchor and ".." not in path.parts and "\0" not in value
+    return not path.anchor and ".." not in path.parts
 
 
 def absolute_paths(kind: str, column: npt.ArrayLike, folder: Path) -> np.ndarray:
-    """Return paths relative to `folder` as absolute paths, str [N]; "" stays.
+    """Return paths relative to `folder` as absolute paths, str [N]; "" and addresses stay.
 
-    The paths are only read, not followed; a file that is missing is noticed by whoever opens it.
+    The backslashes of a table from Windows become slashes, unless there is a file of that name. The paths are not
+    followed; a file that is missing is noticed by whoever opens it.
 
     Raises:
         DataError: on a path that is not `is_inside`.
@@ -40,10 +55,24 @@ def absolute_paths(kind: str, column: npt.ArrayLike, folder: Path) -> np.ndarray
         if not is_inside(value):
             raise DataError(
                 f"Row {row}: {kind} {str(value)!r} is no path inside the pool; give one relative to {folder}, "
-                "without '..'."
+                f"without '..', or an address ({', '.join(SCHEMES[:3])})."
             )
-    absolute = [str(folder / value) if value else "" for value in relative.flat]
+    absolute = [str(value) if not value or is_address(value) else _absolute(value, folder) for value in relative.flat]
     return np.array(absolute, dtype=str).reshape(relative.shape)
+
+
+def _absolute(value: str, folder: Path) -> str:
+    path = folder / value
+    return str(path if "\\" not in value or path.exists() else folder / value.replace("\\", "/"))
+
+
+def missing(paths: Sequence[str] | np.ndarray) -> list[int]:
+    """Rows whose picture or audio is not there; what an address names is not looked for."""
+    there: dict[str, bool] = {"": True}
+    for path in map(str, paths):
+        if path not in there:
+            there[path] = is_address(path) or os.path.isfile(path)
+    return [row for row, path in enumerate(map(str, paths)) if not there[path]]
 
 
 def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> np.ndarray:
@@ -62,6 +91,9 @@ def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> np.ndarra
     for row, value in enumerate(values):
         if value in names:
             continue
+        if is_address(value):
+            names[value] = value
+            continue
         file = Path(value)
         if not file.is_file():
             raise DataError(
@@ -74,10 +106,38 @@ def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> np.ndarra
     return np.array([names[value] for value in values])
 
 
-def write_table(ids: np.ndarray, media: Mapping[str, Sequence[str] | np.ndarray], file: Path) -> None:
-    """Write texts and paths by kind as Parquet, with a column id."""
+def write_table(
+    ids: np.ndarray, media: Mapping[str, Sequence[str] | np.ndarray], file: Path, home: Path | None = None
+) -> None:
+    """Write texts and paths by kind as Parquet, with a column id.
+
+    Args:
+        home: the folder that the file will be in; see `Moved`.
+    """
     columns = {kind: pa.array(media[kind], pa.string()) for kind in KINDS if kind in media}
-    pq.write_table(pa.table({"id": ids} | columns), file)
+    table = pa.table({"id": ids} | columns)
+    pq.write_table(table.replace_schema_metadata({_HOME: str(home)} if home else None), file)
+
+
+class Moved:
+    """Finds the pictures of a table that was moved together with them.
+
+    Args:
+        file: the table, with the folder that it was written for in its metadata; older ones lack it.
+        home: the folder that it is in now.
+    """
+
+    def __init__(self, file: Path, home: Path):
+        before = (pq.read_schema(file).metadata or {}).get(_HOME)
+        self._before = before.decode() if before else None
+        self._home = str(home)
+
+    def __call__(self, path: str) -> str:
+        """The path as it is, or where it is relative to the table if nothing is left in the old place."""
+        if not path or self._before in (None, self._home) or is_address(path) or os.path.lexists(path):
+            return path
+        moved = os.path.normpath(os.path.join(self._home, os.path.relpath(path, self._before)))
+        return moved if os.path.isfile(moved) else path
 
 
 def read_table(file: Path) -> dict[str, list[str]]:

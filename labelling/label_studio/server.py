@@ -10,10 +10,10 @@ from typing import Any
 
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
+from labelling.answers import Answer
 from labelling.journal import Event
 from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks
 from labelling.project import Project
-from labelling.telling import Answer
 
 TOKEN = "LABEL_STUDIO_API_KEY"  # environment variable with the user's access token; nothing writes it down
 _LINK = "label_studio.json"  # of a labelling project: which project of which server belongs to it
@@ -21,10 +21,16 @@ _SECONDS = 60
 _CHUNK = 50_000_000  # bytes of tasks in a request; a server takes 200 MB
 
 
-def push(project: Project, event: Event, url: str, media_url: str | None = None) -> tuple[str, int]:
+def push(
+    project: Project, event: Event, url: str, media_url: str | None = None, left_out: list[str] | None = None
+) -> tuple[str, int]:
     """Import a batch into the project's own project on the server, which is made the first time.
 
-    Samples of the batch that are there already are left alone, so an interrupted push can be repeated.
+    Samples of the batch that are there already are left alone, so an interrupted push can be repeated; so are those
+    with a task of an earlier batch that nobody has answered.
+
+    Args:
+        left_out: receives the samples without a task; see `labelling.label_studio.tasks.make_tasks`.
 
     Returns:
         the address at which people label, and how many tasks were new.
@@ -32,7 +38,7 @@ def push(project: Project, event: Event, url: str, media_url: str | None = None)
     Raises:
         ConfigError: without the SDK, the token or the server; see also `labelling.label_studio.tasks.make_tasks`.
     """
-    xml, tasks = labelling_interface(project), make_tasks(project, event, media_url)
+    xml, tasks = labelling_interface(project), make_tasks(project, event, media_url, left_out)
     with _server(url) as client:
         number = _linked(project, url)
         if number is None:
@@ -40,8 +46,7 @@ def push(project: Project, event: Event, url: str, media_url: str | None = None)
             write_text(project.path / _LINK, json.dumps({"url": url.rstrip("/"), "project": number}) + "\n")
         else:
             client.projects.update(number, label_config=xml)  # classes may have come since
-        data = [task["data"] for task in _exported(client, number)]
-        there = {d.get("sample") for d in data if d.get("batch") == event["batch"]}
+        there = _there(_exported(client, number), event["batch"])
         new = [task for task in tasks if task["data"]["sample"] not in there]
         part: list[dict[str, Any]] = []
         size = 0
@@ -56,19 +61,32 @@ def push(project: Project, event: Event, url: str, media_url: str | None = None)
     return f"{url.rstrip('/')}/projects/{number}", len(new)
 
 
-def pull(project: Project, url: str, annotator: str | None = None) -> list[Answer]:
+def pull(project: Project, url: str, annotator: str | None = None, left_out: list[str] | None = None) -> list[Answer]:
     """All annotations that the server holds for a project; those that were told before change nothing.
+
+    Args:
+        annotator: who answered; None: whom Label Studio names.
+        left_out: see `labelling.label_studio.tasks.read_export`.
 
     Raises:
         ConfigError: without the SDK, the token or the server, or where no batch was pushed there.
-        DataError: on an annotation that is not one choice of class.
+        DataError: where the server's answer is no list of tasks.
     """
     number = _linked(project, url)
     if number is None:
         raise ConfigError(f"{project.path} has sent nothing to {url}; begin with `ask --label-studio {url}`.")
     with _server(url) as client:
         tasks = _exported(client, number)
-    return list(answers_of(tasks, f"{url.rstrip('/')}/projects/{number}", annotator))
+    return answers_of(tasks, f"{url.rstrip('/')}/projects/{number}", annotator, left_out)
+
+
+def _there(tasks: list[dict[str, Any]], batch: int) -> set[str]:
+    """Samples that need no task: they have one of this batch, or one that waits for an answer."""
+    return {
+        task["data"].get("sample")
+        for task in tasks
+        if task["data"].get("batch") == batch or not task.get("annotations")
+    }
 
 
 def _linked(project: Project, url: str) -> int | None:

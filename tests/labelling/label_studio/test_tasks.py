@@ -121,7 +121,7 @@ def test_corrections_skips_and_waiting_tasks() -> None:
     [
         ("{", "is not JSON"),
         ("{}", "no list of tasks"),
-        ('[{"id": 1, "sample": "a", "label": "x", "annotator": 1}]', "task 1: data.sample is missing.*JSON-MIN"),
+        ('[{"id": 1, "label": "x", "annotator": 1}]', "task 1: data.sample is missing"),
         ('[{"data": {"sample": "a"}}]', "no list of annotations"),
         ('[{"data": {"sample": "a"}, "annotations": []}]', "holds no answer"),
         ('[{"data": {"sample": "a"}, "annotations": [{"result": [{"from_name": "label", "value": {}}]}]}]', "choices"),
