@@ -54,7 +54,7 @@ def check_environment(config: EnvConfig | Mapping[str, Any] | None = None) -> No
     Raises:
         ContractError: naming what is violated, and where.
     """
-    config = config if isinstance(config, EnvConfig) else EnvConfig(**(config or {}))
+    config = EnvConfig.of(config)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Box observation space.*")
         try:

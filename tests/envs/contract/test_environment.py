@@ -71,7 +71,7 @@ class Wrong(VectorMultimodalALEnv):
 
 
 OBSERVATIONS: dict[str, Callable[[dict], object]] = {
-    "type": lambda o: o.update(features=o["features"].astype(np.float32)),
+    "type": lambda o: o.update(features=o["features"].astype(np.float16)),
     "shape": lambda o: o.update(state=o["state"][0]),
     "space": lambda o: o["valid"].__setitem__((0, 0), 2),
 }
@@ -91,7 +91,7 @@ INFOS: dict[str, Callable[[dict], object]] = {
         ("instance", r"observation\['state'\] differs between two runs of another environment .* at reset"),
         ("calls", r"observation\['state'\] differs between two runs of the same environment .* at reset"),
         ("missing info", "info lacks labels at reset"),
-        ("type", r"observation\['features'\] is float32 \[4, 20, \d+\] at step 1; expected float16"),
+        ("type", r"observation\['features'\] is float16 \[4, 20, \d+\] at step 1; expected float32"),
         ("shape", r"observation\['state'\] is float32 \[\d+\] at step 1; expected float32 \[4, \d+\]"),
         ("space", "outside its space at step 1"),
         ("finite", r"info\['accuracy'\] is not finite at step 1"),
