@@ -30,6 +30,8 @@ from envs.rewards import Outcome, RewardConfig, reward
 from envs.simulation import Measurements, ProtocolConfig, Simulation
 from envs.source import Source
 
+_OPTIONS = ("starts", "source", "reset_mask")  # of a reset
+
 
 @dataclass(frozen=True)
 class EnvConfig(Section, prefix="env."):
@@ -74,7 +76,7 @@ class VectorMultimodalALEnv(VectorEnv):
         that the action leaves free, and info["replaced"] counts them.
     Reward: float, the weighted terms of `envs.rewards`, measured on rows outside the pool.
     Termination: after T = protocol.rounds steps. Truncation happens where `max_episode_steps` asks for it only.
-    Autoreset: NEXT_STEP; the step after an end ignores its action and returns the first observation.
+    Autoreset: NEXT_STEP, the step after an end ignores its action and returns the first observation; or DISABLED.
     Info: arrays [E]: `start` and `source` (numbers), `pool` (which one of a family, else 0), `labels` (of the pool's
         policy half), accuracy, soft_accuracy, hard_accuracy, weakest_modality, `accuracy/<modality>` and
         `amcb/<modality>`; after a step also `reward/<term>`, `baseline/<strategy>`, `difficulty/picked`,
@@ -89,12 +91,16 @@ class VectorMultimodalALEnv(VectorEnv):
             relative to their mean, without any to nothing. A family has none, and its entries are not looked at.
         render_mode: None; there is nothing to see.
         max_episode_steps: truncate after so many steps, as Gymnasium's TimeLimit does.
-        strict: refuse actions that name a slot twice or an invalid one.
+        autoreset_mode: what becomes of the step after an end, as Gymnasium names it.
+
+    Attributes:
+        strict: True refuses actions that name a slot twice or an invalid one.
+        half: True gives observations in the precision in which our own policies see them.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012 (gymnasium's)
-    autoreset_mode = AutoresetMode.NEXT_STEP
-    half: ClassVar[bool] = False  # observations in the precision in which our own policies see them
+    strict: bool = False
+    half: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -104,13 +110,14 @@ class VectorMultimodalALEnv(VectorEnv):
         *,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
-        strict: bool = False,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ):
         self.config = EnvConfig.of(config)
         if render_mode is not None:
             raise ConfigError(f"render_mode is {render_mode!r}; there is nothing to see here, so leave it out.")
         self.render_mode = None
-        self.strict = strict
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = self.metadata | {"autoreset_mode": self.autoreset_mode}
         self._limit = _count("max_episode_steps", max_episode_steps) if max_episode_steps is not None else None
         num_envs = _count("num_envs", num_envs)
         if num_envs % self.config.copies:
@@ -149,7 +156,8 @@ class VectorMultimodalALEnv(VectorEnv):
         Args:
             seed: decides which starts follow, in this and later resets; they are drawn at random where there never
                 was one. All episodes have one seed, as they run in lockstep.
-            options: {"starts": [numbers]} names them, E / copies of them; {"source": number} the data set.
+            options: {"starts": [numbers]} names them, E / copies of them; {"source": number} the data set. A
+                "reset_mask" must name all episodes, as they run in lockstep.
         """
         if seed is not None:
             super().reset(seed=_seed(seed))
@@ -187,10 +195,11 @@ class VectorMultimodalALEnv(VectorEnv):
 
     def _named(self, options: dict[str, Any]) -> tuple[int | None, np.ndarray | None]:
         """Data set and starts that the options name."""
-        known = ("starts", "source")
         for name in options:
-            if name not in known:
-                raise ValueError(f"options has {name!r}.{nearest(name, known)} It may hold {' and '.join(known)}")
+            if name not in _OPTIONS:
+                raise ValueError(f"options has {name!r}.{nearest(name, _OPTIONS)} It may hold {', '.join(_OPTIONS)}")
+        if not np.all(options.get("reset_mask", True)):
+            raise ValueError("options['reset_mask'] leaves episodes out; they run in lockstep, so all begin anew")
         number, numbers = options.get("source"), options.get("starts")
         if number is not None and number not in range(len(self.sources)):
             raise ValueError(f"options['source'] is {number!r}; there are {len(self.sources)} data sets, from 0")
@@ -210,10 +219,10 @@ class VectorMultimodalALEnv(VectorEnv):
         Raises:
             ValueError: where they are no whole numbers of that shape; with `strict` also where one is invalid or
                 repeated.
-            ResetNeeded: before the first reset.
+            ResetNeeded: before the first reset, and after an end where autoreset is disabled.
         """
-        if self._turn is None:
-            raise gym.error.ResetNeeded("call reset() before step()")
+        if self._turn is None or (self._finished and self.autoreset_mode == AutoresetMode.DISABLED):
+            raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
         if self._finished:
             observation, infos = self.begin(None, False)
             return observation, np.zeros(self.num_envs), *np.zeros((2, self.num_envs), bool), infos
@@ -241,11 +250,6 @@ class VectorMultimodalALEnv(VectorEnv):
         infos = self._infos(named, picked) | replaced
         rewards = self._smoothed.numpy().astype(np.float64)
         return observation, rewards, np.full(self.num_envs, ends), truncated, infos
-
-    @property
-    def finished(self) -> bool:
-        """Whether the episodes have ended, or none has begun."""
-        return self._finished
 
     def action_masks(self) -> np.ndarray:
         """Which slots each entry of an action may name, one entry after the other: bool [E, b * K].
@@ -321,7 +325,9 @@ class MultimodalALEnv(gym.Env):
         *,
         render_mode: str | None = None,
     ):
-        self._vector = VectorMultimodalALEnv(config, 1, baseline_curves, render_mode=render_mode)
+        self._vector = VectorMultimodalALEnv(
+            config, 1, baseline_curves, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED
+        )
         self.config = self._vector.config
         self.render_mode = None
         self.observation_space = self._vector.single_observation_space
@@ -338,8 +344,6 @@ class MultimodalALEnv(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Label b samples and retrain."""
-        if self._vector.finished:
-            raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
         protocol = self.config.protocol
         slots = read_slots(action, (protocol.batch_size,), protocol.batch_size * self.config.candidates.per_pick)
         observation, rewards, terminated, truncated, infos = self._vector.step(slots[None])
@@ -358,6 +362,14 @@ def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number, at least 1.")
     return int(value)
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    possible = {m.value: m for m in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED)}
+    found = possible.get(str(getattr(mode, "value", mode)))
+    if found is None:
+        raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {', '.join(possible)}.")
+    return found
 
 
 def _seed(value: object) -> int:

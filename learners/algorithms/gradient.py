@@ -38,11 +38,9 @@ COPIES_IN_SENDING_DRIVER, COPIES_IN_REMOTE_LEARNERS = 3, 4.5
 
 
 class RunnerEnv(VectorMultimodalALEnv):
-    """The environment as our learners have it: observations as they are held and sent, in half precision.
+    """The environment as our learners have it: observations as they are held and sent; what is drawn is a batch."""
 
-    To be made `strict`: what draws batches draws valid ones, and learns from what it drew.
-    """
-
+    strict = True
     half = True
 
 
@@ -165,7 +163,7 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
     """
     env, trainer, resources = config.env(), config.trainer, config.resources
     assert issubclass(trainer, GradientTrainer)
-    register_env(ENV_NAME, lambda context: RunnerEnv(env, context["num_envs"], curves, strict=True))
+    register_env(ENV_NAME, lambda context: RunnerEnv(env, context["num_envs"], curves))
     starts, copies = trainer.together(config)
     steps = config.learner.groups * config.learner.copies * config.protocol.rounds
     algorithm = (

@@ -193,7 +193,8 @@ def test_smoothing_keeps_a_share_of_the_episodes_past() -> None:
 
 
 def test_invalid_and_repeated_slots_are_refused_and_nothing_changes() -> None:
-    env = VectorMultimodalALEnv(config(candidates=CandidateConfig(per_pick=40)), 2, strict=True)
+    env = VectorMultimodalALEnv(config(candidates=CandidateConfig(per_pick=40)), 2)
+    env.strict = True
     observations, _ = env.reset(seed=0)
     empty = int(np.flatnonzero(observations["valid"][1] == 0)[0])
     with pytest.raises(ValueError, match="valid"):
@@ -209,7 +210,8 @@ def test_invalid_and_repeated_slots_are_refused_and_nothing_changes() -> None:
 
 @pytest.mark.parametrize("outside", [K, K + 5, -1, -2])
 def test_slots_outside_the_candidates_are_refused(outside: int) -> None:
-    env = VectorMultimodalALEnv(CONFIG, 2, strict=True)
+    env = VectorMultimodalALEnv(CONFIG, 2)
+    env.strict = True
     env.reset(seed=0)
     with pytest.raises(ValueError, match="slot"):
         env.step(np.array([[0, 1, 2, 3], [1, 2, 3, outside]]))
