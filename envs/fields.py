@@ -13,14 +13,16 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from envs.errors import ConfigError, nearest
+
+T = TypeVar("T", bound="Section")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,17 @@ class Finite:
 
 @dataclass(frozen=True)
 class ReadAs:
-    """Mark of a field that takes other objects, too; files and flags of settings make this section for it."""
+    """Mark of a field that takes other dataclasses, too; mappings, files and flags make this section for it."""
 
     section: type[Section]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        return handler(self.section)
+        from pydantic_core import core_schema
+
+        def read(value: Any, make: Callable[[Any], Any]) -> Any:
+            return make(value) if isinstance(value, Mapping) else value
+
+        return core_schema.no_info_wrap_validator_function(read, handler(self.section))
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,30 @@ class Declaration:
             return f".{nearest(value, self.names)} It must be one of {', '.join(self.names)}."
         if self.kind is int or self.kind is float:
             return self._refused_number(value)
+        if get_origin(self.kind) is tuple:
+            return self._refused_list(value)
+        if isinstance(self.kind, type) and is_dataclass(self.kind) and not self.holds_section(value):
+            return f"; it must be a {self.kind.__name__}{' or another dataclass' if self._takes_others else ''}."
         return ""
+
+    def holds_section(self, value: object) -> bool:
+        """Whether a value is what the field holds where that is a section, rather than something to make it of."""
+        if self._takes_others:
+            return is_dataclass(value) and not isinstance(value, type)
+        return isinstance(value, self.kind)
+
+    @property
+    def _takes_others(self) -> bool:
+        return any(isinstance(mark, ReadAs) for mark in self.marks)
+
+    def _refused_list(self, value: object) -> str:
+        entry = get_args(self.kind)[0]
+        if isinstance(value, str):
+            return f"; it must be a list: write [{repr(value) if entry is str else value}]."
+        if not isinstance(value, list | tuple):
+            return "; it must be a list."
+        wrong = next((x for x in value if not isinstance(x, str)), None) if entry is str else None
+        return "" if wrong is None else f"; {wrong!r} in it is no text: write {str(wrong)!r}."
 
     def _refused_number(self, value: object) -> str:
         numbers, noun = (Integral, "a whole number") if self.kind is int else (Real, "a number")
@@ -194,3 +224,61 @@ def flat(nested: Any, lists: bool = False, prefix: str = "") -> dict[str, Any]:
     for key, value in nested.items():
         found |= flat(value, lists, f"{prefix}.{key}" if prefix else str(key))
     return found
+
+
+def build(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """A section from a nested mapping: what files, flags and callers in Python say goes through the same checks.
+
+    Args:
+        settings: by name of the field. Sections inside are mappings, too, or were made already.
+
+    Raises:
+        ConfigError: at an unknown key (with the nearest valid one) or a value of the wrong type, by its full name.
+    """
+    from pydantic import TypeAdapter, ValidationError  # late: who only reads declarations need not wait for it
+
+    _refuse_unknown(cls, settings, "")
+    try:
+        return TypeAdapter(cls).validate_python(_rejoined(cls, settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        _refuse_declared(cls, first["loc"], first["input"])
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with names whole where a field gives numbers to names: `--set` and sweeps divide them at dots."""
+    joined = dict(settings)
+    for key, value in settings.items():
+        kind: type = declarations(cls)[key].kind
+        if is_dataclass(kind) and isinstance(value, Mapping):
+            joined[key] = _rejoined(kind, value)
+        elif get_args(kind) == (str, float) and isinstance(value, Mapping):
+            joined[key] = flat(value)
+    return joined
+
+
+def _refuse_declared(cls: type[Section], path: tuple[int | str, ...], value: object) -> None:
+    """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
+    *sections, name = (str(part) for part in path)
+    for section in sections:
+        cls = declarations(cls)[section].kind
+        if not is_dataclass(cls):
+            return  # the path goes on inside of a value
+    refuse(cls, name, value)
+
+
+def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:
+    if not isinstance(settings, Mapping):
+        name = prefix.rstrip(".") or "The settings"
+        raise ConfigError(f"{name} must be a mapping of names to values, not {settings!r}.")
+    known = declarations(cls)
+    for key, value in settings.items():
+        if key not in known:
+            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, known)} Valid here: {', '.join(known)}.")
+        if is_dataclass(known[key].kind):
+            if not known[key].holds_section(value):
+                _refuse_unknown(known[key].kind, value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            refuse(cls, key, value)  # pydantic would take true for 1

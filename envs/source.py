@@ -83,10 +83,21 @@ def evaluation_trainer(pool: Pool, model: TaskModelConfig, device: str = "cpu") 
 
 
 def torch_device(name: str) -> str:
-    """A torch device; for "auto" the GPU that this process may use, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """A torch device; for "auto" the GPU that this process may use, else the CPU.
+
+    Raises:
+        ConfigError: where torch knows no such device, or cannot use it here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).tolist()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        why = str(error).strip().split("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"env.device is {name!r}, which torch cannot use here ({why}); write 'cpu' or 'auto'."
+        ) from None
+    return name
 
 
 class Source:

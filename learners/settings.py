@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any
 
 import yaml
 from annotated_types import Ge, Gt
-from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, nearest
-from envs.fields import Help, Section, declarations, flat, refuse
+from envs.fields import Help, Section, build  # noqa: F401 (what reads settings builds them, too)
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
@@ -24,7 +23,6 @@ from learners.algorithms.config import EvolutionConfig, LearnerConfig, ProximalC
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
-T = TypeVar("T", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -103,57 +101,6 @@ class TrainConfig(Section, prefix=""):
             seed=self.seed,
             device="auto",
         )
-
-
-def build(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """A settings dataclass from a nested mapping.
-
-    Raises:
-        ConfigError: at an unknown key (with the nearest valid one) or a value of the wrong type, by its full name.
-    """
-    _refuse_unknown(cls, settings, "")
-    try:
-        return TypeAdapter(cls).validate_python(_rejoined(cls, settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        _refuse_declared(cls, first["loc"], first["input"])
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
-
-
-def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with names whole where a field gives numbers to names: `--set` and sweeps divide them at dots."""
-    joined = dict(settings)
-    for key, value in settings.items():
-        kind: type = declarations(cls)[key].kind
-        if is_dataclass(kind):
-            joined[key] = _rejoined(kind, value)
-        elif get_args(kind) == (str, float) and isinstance(value, Mapping):
-            joined[key] = flat(value)
-    return joined
-
-
-def _refuse_declared(cls: type[Section], path: tuple[int | str, ...], value: object) -> None:
-    """Raise ConfigError in the words of the field at that path, where its declaration has some for the value."""
-    *sections, name = (str(part) for part in path)
-    for section in sections:
-        cls = declarations(cls)[section].kind
-        if not is_dataclass(cls):
-            return  # the path goes on inside of a value
-    refuse(cls, name, value)
-
-
-def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.') or 'The settings'} must be a mapping of names to values.")
-    known = declarations(cls)
-    for key, value in settings.items():
-        if key not in known:
-            raise ConfigError(f"Unknown setting '{prefix}{key}'.{nearest(key, known)} Valid here: {', '.join(known)}.")
-        if is_dataclass(known[key].kind):
-            _refuse_unknown(known[key].kind, value, f"{prefix}{key}.")
-        elif isinstance(value, bool):
-            refuse(cls, key, value)  # pydantic would take true for 1
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -24,15 +24,20 @@ class Field:
     doc: str
     low: float = -math.inf
     high: float = math.inf
+    halved: bool = False  # rounded to half precision, the type in which our own policies and processes have it
+
+    def type_of(self, half: bool) -> str:
+        """The type in an observation for anybody, or with `half` for our own policies."""
+        return "float16" if half and self.halved else self.dtype
 
     def sizes(self, slots: int, features: int) -> tuple[int, ...]:
         """The shape in numbers."""
         named = {"K": slots, "F": features, "S": len(STATE)}
         return tuple(named[size] if isinstance(size, str) else size for size in self.shape)
 
-    def of(self, values: Tensor) -> Tensor:
-        """Values in the precision that crosses to a policy."""
-        return values.to(getattr(torch, self.dtype))
+    def of(self, values: Tensor, half: bool) -> Tensor:
+        """Values in that type: the same numbers in either, so copies of a start see the same to the last digit."""
+        return values.to(getattr(torch, self.type_of(True))).to(getattr(torch, self.type_of(half)))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}], {self.doc}"
@@ -43,13 +48,14 @@ OBSERVATION: dict[str, Field] = {
     for field in (
         Field(
             "features",
-            "float16",
+            "float32",
             ("K", "F"),
             "the named static features of each candidate, rank-normalised to [-1, 1]",
+            halved=True,
         ),
-        Field("gradient", "float16", ("K", GRADIENT_SKETCH), "sketch of its gradient embedding"),
-        Field("hidden", "float16", ("K", HIDDEN_SKETCH), "sketch of its normalised hidden features"),
-        Field("labelled_distance", "float16", ("K",), "to the nearest labelled sample"),
+        Field("gradient", "float32", ("K", GRADIENT_SKETCH), "sketch of its gradient embedding", halved=True),
+        Field("hidden", "float32", ("K", HIDDEN_SKETCH), "sketch of its normalised hidden features", halved=True),
+        Field("labelled_distance", "float32", ("K",), "to the nearest labelled sample", halved=True),
         Field("predicted", "int16", ("K",), "predicted class", 0, np.iinfo(np.int16).max),
         Field("valid", "int8", ("K",), "0 where the slot is empty", 0, 1),
         Field("state", "float32", ("S",), "one entry for each of `envs.candidates.STATE`"),
@@ -71,19 +77,24 @@ class UniformBox(spaces.Box):
         return UniformBox, self._arguments
 
 
-def observation_space(slots: int, features: int, episodes: int | None = None) -> spaces.Dict:
-    """Observations of K = `slots` candidates with F = `features` static features; E of them with `episodes`."""
+def observation_space(slots: int, features: int, episodes: int | None = None, half: bool = False) -> spaces.Dict:
+    """Observations of K = `slots` candidates with F = `features` static features; E of them with `episodes`.
+
+    Args:
+        half: for our own policies, in the precision in which they see them.
+    """
     batch = () if episodes is None else (episodes,)
     return spaces.Dict(
         {
-            name: UniformBox(field.low, field.high, batch + field.sizes(slots, features), np.dtype(field.dtype))
+            name: UniformBox(field.low, field.high, batch + field.sizes(slots, features), np.dtype(field.type_of(half)))
             for name, field in OBSERVATION.items()
         }
     )
 
 
 def observation_bytes(slots: int, features: int) -> int:
-    """The size of one episode's observation in one round."""
+    """The size of one episode's observation in one round, as our own processes hold and send it."""
     return sum(
-        math.prod(field.sizes(slots, features)) * np.dtype(field.dtype).itemsize for field in OBSERVATION.values()
+        math.prod(field.sizes(slots, features)) * np.dtype(field.type_of(True)).itemsize
+        for field in OBSERVATION.values()
     )

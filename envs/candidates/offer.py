@@ -31,9 +31,9 @@ class Candidates:
     difficulty: Tensor  # [E, K] U, as it is
     modality_uncertainty: Tensor  # [E, M, K], as it is
 
-    def observation(self) -> dict[str, Tensor]:
-        """What a policy sees, in the precision that crosses to it."""
-        return {name: field.of(getattr(self, name)) for name, field in OBSERVATION.items()}
+    def observation(self, half: bool = True) -> dict[str, Tensor]:
+        """What a policy sees: our own in half precision; others the same numbers in types that any library takes."""
+        return {name: field.of(getattr(self, name), half) for name, field in OBSERVATION.items()}
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,14 @@ def check_environment(config: EnvConfig | Mapping[str, Any] | None = None) -> No
 
     Plays ten or so episodes, so give it a configuration of few rounds. The single environment must pass Gymnasium's
     `check_env`. In the vector environment observations, rewards and infos must have their shapes and types and be
-    finite, copies share their start, equal seeds give equal episodes (also in another instance), episodes end after
-    `protocol.rounds` steps and never are truncated, the step after the end ignores its action and begins anew, and
-    no array that was handed out may be written again.
+    finite, every member of the action space is taken, copies share their start, equal seeds give equal episodes (also
+    in another instance), episodes end after `protocol.rounds` steps and never are truncated, the step after the end
+    ignores its action and begins anew, and no array that was handed out may be written again.
 
     Raises:
         ContractError: naming what is violated, and where.
     """
-    config = config if isinstance(config, EnvConfig) else EnvConfig(**(config or {}))
+    config = EnvConfig.of(config)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Box observation space.*")
         try:
@@ -62,8 +62,12 @@ def check_environment(config: EnvConfig | Mapping[str, Any] | None = None) -> No
         except (AssertionError, gym.error.Error) as error:
             raise ContractError(f"Gymnasium's check_env refuses the environment: {error}") from error
     env, other = (VectorMultimodalALEnv(replace(config, copies=_COPIES), _EPISODES) for _ in range(2))
-    if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-        raise ContractError(f"metadata['autoreset_mode'] is {env.metadata.get('autoreset_mode')}, not NEXT_STEP.")
+    for place, mode in (
+        ("metadata['autoreset_mode']", env.metadata.get("autoreset_mode")),
+        ("autoreset_mode", env.autoreset_mode),
+    ):
+        if mode != AutoresetMode.NEXT_STEP:
+            raise ContractError(f"{place} is {mode}, not NEXT_STEP.")
     first, kept = [], []
     for step in _play(env, seed=7):
         _check_step(env, step)
@@ -72,6 +76,7 @@ def check_environment(config: EnvConfig | Mapping[str, Any] | None = None) -> No
     _check_copies(first)
     for step, expected in zip(first, kept, strict=True):
         _require_equal(step.arrays(), expected, f"was written again after it was handed out {step.place}")
+    _check_members(env)
     for again, words in ((env, "the same environment"), (other, "another environment of the same configuration")):
         for step, expected in zip(_play(again, seed=7), kept, strict=True):
             _require_equal(step.arrays(), expected, f"differs between two runs of {words} from one seed {step.place}")
@@ -99,6 +104,18 @@ def _play(env: VectorMultimodalALEnv, seed: int) -> Iterator[_Step]:
         _require_equal({"terminated": terminated}, {"terminated": ended}, f"should be {ended.tolist()} at step {t}")
         if t == rounds + 1 and rewards.any():
             raise ContractError(f"The step after the end gives rewards {rewards.tolist()}, not 0.")
+
+
+def _check_members(env: VectorMultimodalALEnv) -> None:
+    """Check that the environment takes a member of its action space that no policy of ours would give."""
+    env.reset(seed=7)
+    try:
+        infos = env.step(np.zeros(env.action_space.shape or (), np.int64))[4]
+    except ValueError as error:
+        raise ContractError(f"A member of the action space is refused: {error}.") from error
+    expected = env.config.protocol.batch_size - 1
+    if np.asarray(infos.get("replaced")).tolist() != [expected] * env.num_envs:
+        raise ContractError(f"info['replaced'] is {infos.get('replaced')} for one slot throughout, not {expected}.")
 
 
 def _check_observation(env: VectorMultimodalALEnv, step: _Step) -> None:

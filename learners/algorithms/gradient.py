@@ -37,6 +37,13 @@ COPIES_IN_LEARNING_DRIVER = 5
 COPIES_IN_SENDING_DRIVER, COPIES_IN_REMOTE_LEARNERS = 3, 4.5
 
 
+class RunnerEnv(VectorMultimodalALEnv):
+    """The environment as our learners have it: observations as they are held and sent; what is drawn is a batch."""
+
+    strict = True
+    half = True
+
+
 class GradientTrainer(Trainer):
     """Policy gradients on RLlib."""
 
@@ -156,7 +163,7 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
     """
     env, trainer, resources = config.env(), config.trainer, config.resources
     assert issubclass(trainer, GradientTrainer)
-    register_env(ENV_NAME, lambda context: VectorMultimodalALEnv(env, context["num_envs"], curves))
+    register_env(ENV_NAME, lambda context: RunnerEnv(env, context["num_envs"], curves))
     starts, copies = trainer.together(config)
     steps = config.learner.groups * config.learner.copies * config.protocol.rounds
     algorithm = (

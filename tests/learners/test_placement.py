@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.scaling import memory_of
-from envs.multimodal_al import VectorMultimodalALEnv
 from envs.sources import open_dataset
+from learners.algorithms.gradient import RunnerEnv
 from learners.placement import describe, episodes_of_runner, round_bytes, runner_bytes, size_of
 from learners.settings import TrainConfig, build, parse_overrides
 from tests.support.training import DATASET
@@ -51,7 +51,7 @@ def test_who_runs_where(settings, words, monkeypatch) -> None:
 
 def test_what_a_round_sends_is_what_an_observation_holds() -> None:
     made = config("candidates.per_pick=8", "protocol.batch_size=3", "protocol.rounds=2", "protocol.initial_labels=6")
-    observation, _ = VectorMultimodalALEnv(made.env(), num_envs=16).reset(seed=0)
+    observation, _ = RunnerEnv(made.env(), num_envs=16).reset(seed=0)
     assert sum(array.nbytes for array in observation.values()) == 16 * round_bytes(made)
 
 

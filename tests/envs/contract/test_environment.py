@@ -36,6 +36,9 @@ class Wrong(VectorMultimodalALEnv):
         self.number = Wrong.made
         if self.fault == "autoreset":
             self.metadata = self.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
+        if self.fault == "attribute":
+            self.autoreset_mode = AutoresetMode.DISABLED
+        self.strict = self.fault == "members"
 
     def reset(self, **arguments: Any):
         observations, infos = super().reset(**arguments)
@@ -71,11 +74,12 @@ class Wrong(VectorMultimodalALEnv):
 
 
 OBSERVATIONS: dict[str, Callable[[dict], object]] = {
-    "type": lambda o: o.update(features=o["features"].astype(np.float32)),
+    "type": lambda o: o.update(features=o["features"].astype(np.float16)),
     "shape": lambda o: o.update(state=o["state"][0]),
     "space": lambda o: o["valid"].__setitem__((0, 0), 2),
 }
 INFOS: dict[str, Callable[[dict], object]] = {
+    "uncounted": lambda i: i.pop("replaced", None),
     "finite": lambda i: i["accuracy"].__setitem__(0, np.nan),
     "scalar": lambda i: i.update(accuracy=0.5),
     "missing term": lambda i: i.pop("reward/hard_third", None),
@@ -87,11 +91,14 @@ INFOS: dict[str, Callable[[dict], object]] = {
     ("fault", "message"),
     [
         ("autoreset", r"autoreset_mode'\] is AutoresetMode.SAME_STEP, not NEXT_STEP"),
+        ("attribute", "^autoreset_mode is AutoresetMode.DISABLED, not NEXT_STEP"),
+        ("members", "A member of the action space is refused: an action names a candidate slot twice"),
+        ("uncounted", r"info\['replaced'\] is None for one slot throughout, not 3"),
         ("copies", r"info\['start'\] differs between copies of a start at reset"),
         ("instance", r"observation\['state'\] differs between two runs of another environment .* at reset"),
         ("calls", r"observation\['state'\] differs between two runs of the same environment .* at reset"),
         ("missing info", "info lacks labels at reset"),
-        ("type", r"observation\['features'\] is float32 \[4, 20, \d+\] at step 1; expected float16"),
+        ("type", r"observation\['features'\] is float16 \[4, 20, \d+\] at step 1; expected float32"),
         ("shape", r"observation\['state'\] is float32 \[\d+\] at step 1; expected float32 \[4, \d+\]"),
         ("space", "outside its space at step 1"),
         ("finite", r"info\['accuracy'\] is not finite at step 1"),
