@@ -21,6 +21,7 @@ from envs.simulation import ProtocolConfig
 from learners.algorithms import get_algorithm
 from learners.algorithms.base import Trainer
 from learners.algorithms.config import EvolutionConfig, LearnerConfig, ProximalConfig
+from learners.strict_yaml import parse_yaml
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
@@ -73,6 +74,11 @@ class TrainConfig(Section, prefix=""):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.datasets:
+            raise ConfigError("Nothing to train on: name at least one data set.")
+        for number, name in enumerate(self.datasets):
+            if name in self.datasets[:number]:
+                raise ConfigError(f"datasets names '{name}' twice; name it once.")
         self.trainer.check(self)
 
     @property
@@ -106,19 +112,24 @@ class TrainConfig(Section, prefix=""):
 
 
 def build(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """A settings dataclass from a nested mapping.
+    """A settings dataclass from a nested mapping; a preset that it names lies below the other settings.
 
     Raises:
         ConfigError: at an unknown key (with the nearest valid one) or a value of the wrong type, by its full name.
     """
     _refuse_unknown(cls, settings, "")
+    if "preset" in settings and "preset" in declarations(cls):
+        settings = merge(read_preset(settings["preset"]), settings)
     try:
         return TypeAdapter(cls).validate_python(_rejoined(cls, settings))
     except ValidationError as error:
         first = error.errors()[0]
-        _refuse_declared(cls, first["loc"], first["input"])
+        value = first["input"]
+        _refuse_declared(cls, first["loc"], value)
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+        if first["type"] in ("tuple_type", "list_type") and isinstance(value, str | int | float):
+            raise ConfigError(f"{where} is {value!r}; it must be a list: write [{value}].") from None
+        raise ConfigError(f"{where} is {value!r}: {first['msg'].lower()}.") from None
 
 
 def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,6 +165,19 @@ def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:
             _refuse_unknown(known[key].kind, value, f"{prefix}{key}.")
         elif isinstance(value, bool):
             refuse(cls, key, value)  # pydantic would take true for 1
+        else:
+            _refuse_truth_inside(known[key].kind, value, f"{prefix}{key}")
+
+
+def _refuse_truth_inside(kind: Any, value: Any, where: str) -> None:
+    """Raise ConfigError where a list or mapping of numbers or texts holds true or false."""
+    parts = get_args(kind)
+    if not isinstance(value, list | tuple | Mapping) or not parts:
+        return
+    inner = [part for part in parts if part is not Ellipsis][-1]
+    for name, part in flat(value, lists=True).items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(part, bool) and inner in (int, float, str):
+            raise ConfigError(f"{where}.{name} is {part}; it must be {'a text' if inner is str else 'a number'}.")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -163,14 +187,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: where the file cannot be read or is no mapping.
     """
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read settings from {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded or {}, dict):
+    loaded = parse_yaml(text, str(path))
+    if loaded is None:  # only comments
+        return {}
+    if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not a {type(loaded).__name__}.")
-    return loaded or {}
+    return loaded
 
 
 def preset_names() -> list[str]:
@@ -201,18 +226,27 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     """`["learner.copies=8", ...]` as a nested mapping; values are read as YAML."""
     settings: dict[str, Any] = {}
+    seen: dict[str, str] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
+        name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not name:
             raise ConfigError(f"Cannot read the setting {assignment!r}; write NAME=VALUE, as in learner.copies=8.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"Cannot read the value in {assignment!r} as YAML.") from None
+        if not text:
+            raise ConfigError(f"The setting {assignment!r} has no value; write NAME=VALUE, or leave it out.")
+        _refuse_twice(name, assignment, seen)
+        value = parse_yaml(text, f"The setting {assignment!r}")
         for part in reversed(name.split(".")):
             value = {part: value}
         settings = merge(settings, value)
     return settings
+
+
+def _refuse_twice(name: str, assignment: str, seen: dict[str, str]) -> None:
+    """Raise ConfigError where a name, or one above or below it, is among those seen; add it."""
+    for other, before in seen.items():
+        if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
+            raise ConfigError(f"{before!r} and {assignment!r} set the same; give one of the two.")
+    seen[name] = assignment
 
 
 def to_yaml(config: Any) -> str:

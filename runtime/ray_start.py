@@ -66,8 +66,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
     if problem:
         raise ConfigError(f"{named} {found}, {problem}. {remedy}")
     try:
-        with _environment({"RAY_BACKEND_LOG_LEVEL": "fatal"}):  # it warns once a second while it waits
-            ray.init(address=address, **options)
+        ray.init(address=address, **options)  # not `found`: for auto alone Ray looks for a token
     except Exception as error:  # whatever Ray raises
         ray.shutdown()
         raise ConfigError(f"{named} {found}, and it cannot be joined ({_first_line(error)}). {remedy}") from error

@@ -161,7 +161,7 @@ def test_a_second_process_is_refused_until_the_first_lets_go(run: RunFolder) -> 
 
 def test_a_second_holder_in_the_same_process_is_refused(run: RunFolder) -> None:
     run.lock()
-    with pytest.raises(ConfigError, match="in use by another training run"):
+    with pytest.raises(ConfigError, match="in use by another run"):
         RunFolder(run.root).lock()
     run.release()
 

@@ -132,9 +132,9 @@ def test_overrides_become_a_nested_mapping() -> None:
     assert parse_overrides([]) == {}
     assert parse_overrides(
         ["learner.copies=8", "learner.groups=2", "datasets=[emoji, digits]", "minutes=0.5",
-         "policy.initial=zero", "policy.linear=true", "learner.copies=4"]
+         "policy.initial=zero", "policy.linear=true"]
     ) == {
-        "learner": {"copies": 4, "groups": 2},
+        "learner": {"copies": 8, "groups": 2},
         "datasets": ["emoji", "digits"],
         "minutes": 0.5,
         "policy": {"initial": "zero", "linear": True},
