@@ -71,7 +71,8 @@ class RunFolder:
             return False
         left = {p.name for p in self.root.iterdir() if p.name != LOCK_FILE and not p.name.startswith(UNFINISHED)}
         return not left or (
-            self.config.name in left
+            (self.root / LOCK_FILE).exists()  # else these are settings that somebody wrote
+            and self.config.name in left
             and left <= {p.name for p in (self.config, self.checkpoints, self.history, self.tensorboard)}
             and not self.finished_checkpoints()
             and not (self.history.is_file() and self.history.stat().st_size)
