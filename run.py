@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(args)
     except RLMBAError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename or "a path")
+        shown = name if len(name) < 100 else f"{name[:60]}...{name[-20:]}"
+        print(f"error: {shown} is too long a name for this file system; choose a shorter one.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

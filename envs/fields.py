@@ -124,8 +124,8 @@ class Declaration:
 
     def _refused_list(self, value: object) -> str:
         entry = get_args(self.kind)[0]
-        if isinstance(value, str):
-            return f"; it must be a list: write [{repr(value) if entry is str else value}]."
+        if isinstance(value, str | int | float):
+            return f"; it must be a list: write [{value}]."
         if not isinstance(value, list | tuple):
             return "; it must be a list."
         wrong = next((x for x in value if not isinstance(x, str)), None) if entry is str else None
@@ -242,9 +242,10 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         return TypeAdapter(cls).validate_python(_rejoined(cls, settings))
     except ValidationError as error:
         first = error.errors()[0]
-        _refuse_declared(cls, first["loc"], first["input"])
+        value = first["input"]
+        _refuse_declared(cls, first["loc"], value)
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+        raise ConfigError(f"{where} is {value!r}: {first['msg'].lower()}.") from None
 
 
 def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,3 +283,16 @@ def _refuse_unknown(cls: type[Section], settings: Any, prefix: str) -> None:
                 _refuse_unknown(known[key].kind, value, f"{prefix}{key}.")
         elif isinstance(value, bool):
             refuse(cls, key, value)  # pydantic would take true for 1
+        else:
+            _refuse_truth_inside(known[key].kind, value, f"{prefix}{key}")
+
+
+def _refuse_truth_inside(kind: Any, value: Any, where: str) -> None:
+    """Raise ConfigError where a list or mapping of numbers or texts holds true or false."""
+    parts = get_args(kind)
+    if not isinstance(value, list | tuple | Mapping) or not parts:
+        return
+    inner = [part for part in parts if part is not Ellipsis][-1]
+    for name, part in flat(value, lists=True).items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(part, bool) and inner in (int, float, str):
+            raise ConfigError(f"{where}.{name} is {part}; it must be {'a text' if inner is str else 'a number'}.")

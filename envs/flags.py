@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from envs.errors import ConfigError
 from envs.fields import Declaration, declarations
 
 
@@ -46,6 +49,27 @@ class CommandParser(argparse.ArgumentParser):
             "--set", action="append", default=[], metavar="NAME=VALUE", help=f"one setting, as in {example}; repeatable"
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As that of argparse; a flag that is given twice or without a value is a mistake, not the last or no value."""
+        self._refuse_unused(sys.argv[1:] if args is None else list(args))
+        return super().parse_known_args(args, namespace)
+
+    def _refuse_unused(self, words: list[str]) -> None:
+        single = {flag: a for a in self._actions for flag in a.option_strings if a.nargs != 0 and not _repeats(a)}
+        given: dict[int, str] = {}  # by the action, for one may have several flags
+        before = ""
+        for word in words:
+            flag, equals, value = word.partition("=")
+            flag = flag if flag.startswith("-") else ""
+            if not word.strip() or (flag and equals and not value.strip()):
+                named = flag or before or "an argument"
+                self.error(f"{named} is empty; give it a value, or leave it out (is a variable of the shell unset?)")
+            if flag in single:
+                if id(single[flag]) in given:
+                    self.error(f"{flag} is given twice; give it once")
+                given[id(single[flag])] = flag
+            before = flag
+
     def format_help(self) -> str:
         """The help, that of fields included."""
         for flag in self.field_flags:
@@ -63,6 +87,26 @@ def field_at(section: type, path: str) -> tuple[Declaration, Any]:
     found = next(field for field in fields(section) if field.name == name)
     default = found.default if found.default_factory is MISSING else found.default_factory()
     return declarations(section)[name], None if default is MISSING else default
+
+
+def _repeats(action: argparse.Action) -> bool:
+    return action.default == []  # what `action="append"` begins with, here and throughout
+
+
+def split_list(text: str) -> list[str]:
+    """The entries between commas; quotes hold one with a comma together, as in '"a, b.npz",c'.
+
+    Raises:
+        ConfigError: where an entry is empty.
+    """
+    try:
+        (parts,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        raise ConfigError(f"{text!r} cannot be read as a list; write A,B, and '\"A, or B\",C' for a comma.") from None
+    entries = [part.strip() for part in parts]
+    if not all(entries):
+        raise ConfigError(f"{text!r} has an empty entry; write A,B (is a variable of the shell unset?).")
+    return entries
 
 
 def given(**flags: Any) -> dict[str, Any]:

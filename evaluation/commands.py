@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError, PolicyError
-from envs.flags import given
+from envs.flags import given, split_list
 
 COMPARE_NOTES = """\
 Finished work is kept in --out/results. The same command after an interruption goes on from there, and one with more
@@ -99,7 +99,7 @@ def _compare(args: argparse.Namespace) -> int:
     from evaluation.report.tables import text_table
     from learners.settings import build, merge, parse_overrides, read_yaml
 
-    settings = read_yaml(args.config) if args.config else {}
+    settings = read_yaml(args.config) if args.config is not None else {}
     settings = merge(settings, parse_overrides(args.set))
     flags = given(
         datasets=split_names(args.dataset),
@@ -136,7 +136,7 @@ def _leave_one_out(args: argparse.Namespace) -> int:
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 
     training: dict[str, Any] = {"algorithm": "evolution"}
-    if args.config:
+    if args.config is not None:
         training = merge(training, read_yaml(args.config))
     training = merge(training, parse_overrides(args.set))
     flags = given(datasets=split_names(args.dataset), minutes=args.minutes, seed=args.seed)
@@ -170,7 +170,7 @@ def _interrupted() -> int:
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:
-    return tuple(name.strip() for name in given.split(",")) if given else None
+    return tuple(split_list(given)) if given is not None else None
 
 
 def _pretrained() -> Path:

@@ -29,6 +29,7 @@ from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from evaluation.runs import Played, Runs, check_pairing
 from evaluation.summary import Comparison
+from learners.run_folder import RunFolder
 from policies.policy_file import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
@@ -138,7 +139,7 @@ def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None
 
     Raises:
         RLMBAError: before any work starts where an input is wrong; later where a strategy fails or runs turn out
-            unpaired.
+            unpaired, or another comparison is at work in `out`.
         KeyboardInterrupt: after the workers were stopped; finished chunks are kept.
     """
     began = time.perf_counter()
@@ -151,14 +152,19 @@ def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None
     for contest in contests:
         for note in contest.notes:
             progress(note)
-    runs = _play_all(config, contests, Results(out / RESULTS, progress), progress)
-    for contest_runs in runs:
-        check_pairing(contest_runs)
-    total = {"seconds_total": round(time.perf_counter() - began, 2)}
-    return write_report(
-        [Played(c.pool, config.protocol, r, _facts(config, c, r) | total) for c, r in zip(contests, runs, strict=True)],
-        out,
-    )
+    folder = RunFolder(out)
+    folder.lock()
+    try:
+        runs = _play_all(config, contests, Results(out / RESULTS, progress), progress)
+        for contest_runs in runs:
+            check_pairing(contest_runs)
+        total = {"seconds_total": round(time.perf_counter() - began, 2)}
+        facts = [_facts(config, contest, r) | total for contest, r in zip(contests, runs, strict=True)]
+        return write_report(
+            [Played(c.pool, config.protocol, r, f) for c, r, f in zip(contests, runs, facts, strict=True)], out
+        )
+    finally:
+        folder.release()
 
 
 def _enter_policies(config: CompareConfig, dataset: str) -> dict[str, _Entrant]:
@@ -266,7 +272,7 @@ def _play_missing(
     workers = Workers(min(config.workers, len(missing)))
     if not ray.is_initialized():
         line.say(f"compare: starting {workers.at_once} worker{'s' * (workers.at_once > 1)}")
-    with local_ray(workers.at_once):
+    with local_ray(workers.at_once, line.say):
         task = remote_task(call_with_simulation)
 
         @cache

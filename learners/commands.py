@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError, PolicyError
-from envs.flags import CommandParser, given
+from envs.flags import CommandParser, given, split_list
 
 TRAIN_NOTES = """\
 settings, lowest first: the dataclasses of learners/settings.py, --preset, --config, --set, the flags above.
@@ -113,15 +113,14 @@ def _sweep_config() -> type:
 
 def _train(args: argparse.Namespace) -> int:
     from envs.sources import split_names
-    from learners.settings import TrainConfig, build, merge, parse_overrides, read_preset, read_yaml
-    from learners.training import train
+    from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
+    from learners.training import settings_to_resume, train
 
-    settings: dict[str, Any] = read_preset(args.preset) if args.preset else {}
-    if args.config:
-        settings = merge(settings, read_yaml(args.config))
+    settings = read_yaml(args.config) if args.config is not None else {}
     settings = merge(settings, parse_overrides(args.set))
     flags = given(
-        datasets=split_names(args.dataset) if args.dataset else None,
+        datasets=split_names(args.dataset) if args.dataset is not None else None,
+        preset=args.preset,
         algorithm=args.algorithm,
         minutes=args.minutes,
         seed=args.seed,
@@ -131,7 +130,8 @@ def _train(args: argparse.Namespace) -> int:
         num_gpus_per_env_runner=args.num_gpus_per_env_runner,
     )
     settings = merge(settings, flags | {"resources": resources})
-    policy = train(build(TrainConfig, settings), args.out, resume=args.resume, storage=args.storage)
+    config = settings_to_resume(args.out, settings, args.storage) if args.resume else build(TrainConfig, settings)
+    policy = train(config, args.out, resume=args.resume, storage=args.storage)
     run = Path(args.out)
     print(f"policy          {policy}")
     print(f"learning curve  {run / 'learning_curve.png'}")
@@ -144,7 +144,7 @@ def _average(args: argparse.Namespace) -> int:
     from policies.averaging import average_policies
     from policies.policy_file import save_policy
 
-    selector, card = average_policies([path.strip() for path in args.policies.split(",") if path.strip()])
+    selector, card = average_policies(split_list(args.policies))
     try:
         folder = save_policy(selector, card, args.out)
     except OSError as error:
@@ -154,22 +154,20 @@ def _average(args: argparse.Namespace) -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    if not args.config and not args.resume:
+    if args.config is None and not args.resume:
         raise ConfigError("Give --config, such as tune_configs/balance.yaml, or --resume.")
     from envs.sources import split_names
     from learners.settings import build, merge, read_yaml
     from learners.sweeps.config import SweepConfig
 
-    config = None
-    if not args.resume:
-        settings = read_yaml(args.config)
-        settings = merge(settings, given(trials=args.trials, concurrent=args.concurrent, seed=args.seed))
-        if args.dataset:
-            settings = merge(settings, {"train": {"datasets": split_names(args.dataset)}})
-        config = build(SweepConfig, settings)
+    settings = read_yaml(args.config) if args.config is not None else {}
+    settings = merge(settings, given(trials=args.trials, concurrent=args.concurrent, seed=args.seed))
+    if args.dataset is not None:
+        settings = merge(settings, {"train": {"datasets": split_names(args.dataset)}})
+    config = None if args.resume else build(SweepConfig, settings)
     from learners.sweeps.search import sweep
 
-    sweep(config, args.out, resume=args.resume, storage=args.storage)
+    sweep(config, args.out, resume=args.resume, storage=args.storage, given=settings)
     out = Path(args.out)
     print((out / "table.md").read_text(encoding="utf-8"))
     for what, name in (("front", "pareto.json"), ("picture", "pareto.png"), ("chosen", "chosen.yaml")):

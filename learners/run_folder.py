@@ -53,9 +53,7 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ConfigError(
-                f"{self.root} is in use by another training run; wait for it or choose another --out."
-            ) from None
+            raise ConfigError(f"{self.root} is in use by another run; wait for it or choose another --out.") from None
         if self.is_run():
             for folder in (self.root, self.policy, self.checkpoints, self.tensorboard):
                 remove_unfinished(folder)
@@ -66,12 +64,23 @@ class RunFolder:
             self._lock.release()
 
     def is_vacant(self) -> bool:
-        """Whether a new run may begin here: nothing but what a killed run left before it began."""
+        """Whether a new run may begin here: nothing but what one left that ended before its first iteration did."""
         if not self.root.exists():
             return True
-        return self.root.is_dir() and all(
-            p.name == LOCK_FILE or p.name.startswith(UNFINISHED) for p in self.root.iterdir()
+        if not self.root.is_dir():
+            return False
+        left = {p.name for p in self.root.iterdir() if p.name != LOCK_FILE and not p.name.startswith(UNFINISHED)}
+        return not left or (
+            (self.root / LOCK_FILE).exists()  # else these are settings that somebody wrote
+            and self.config.name in left
+            and left <= {p.name for p in (self.config, self.checkpoints, self.history, self.tensorboard)}
+            and not self.finished_checkpoints()
+            and not (self.history.is_file() and self.history.stat().st_size)
         )
+
+    def clear(self) -> None:
+        """Remove what a run left that ended before its first iteration did."""
+        shutil.rmtree(self.tensorboard, ignore_errors=True)  # its events would stand beside those of the new run
 
     def is_run(self) -> bool:
         """Whether a run has begun here."""

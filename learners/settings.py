@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from annotated_types import Ge, Gt
 
+from envs import fields
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, nearest
-from envs.fields import Help, Section, build  # noqa: F401 (what reads settings builds them, too)
+from envs.fields import Help, Section, declarations
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
 from envs.rewards import RewardConfig
@@ -20,9 +21,11 @@ from envs.simulation import ProtocolConfig
 from learners.algorithms import get_algorithm
 from learners.algorithms.base import Trainer
 from learners.algorithms.config import EvolutionConfig, LearnerConfig, ProximalConfig
+from learners.strict_yaml import parse_yaml
 from policies.selector import SelectorConfig
 
 PRESETS = Path(__file__).parent / "presets"
+T = TypeVar("T", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class TrainConfig(Section, prefix=""):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.datasets:
+            raise ConfigError("Nothing to train on: name at least one data set.")
+        for number, name in enumerate(self.datasets):
+            if name in self.datasets[:number]:
+                raise ConfigError(f"datasets names '{name}' twice; name it once.")
         self.trainer.check(self)
 
     @property
@@ -103,6 +111,17 @@ class TrainConfig(Section, prefix=""):
         )
 
 
+def build(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """A settings dataclass from a nested mapping; a preset that it names lies below the other settings.
+
+    Raises:
+        ConfigError: at an unknown key (with the nearest valid one) or a value of the wrong type, by its full name.
+    """
+    if "preset" in settings and "preset" in declarations(cls):
+        settings = merge(read_preset(settings["preset"]), settings)
+    return fields.build(cls, settings)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A mapping from a YAML file.
 
@@ -110,14 +129,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: where the file cannot be read or is no mapping.
     """
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read settings from {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded or {}, dict):
+    loaded = parse_yaml(text, str(path))
+    if loaded is None:  # only comments
+        return {}
+    if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not a {type(loaded).__name__}.")
-    return loaded or {}
+    return loaded
 
 
 def preset_names() -> list[str]:
@@ -148,18 +168,27 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     """`["learner.copies=8", ...]` as a nested mapping; values are read as YAML."""
     settings: dict[str, Any] = {}
+    seen: dict[str, str] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
+        name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not name:
             raise ConfigError(f"Cannot read the setting {assignment!r}; write NAME=VALUE, as in learner.copies=8.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"Cannot read the value in {assignment!r} as YAML.") from None
+        if not text:
+            raise ConfigError(f"The setting {assignment!r} has no value; write NAME=VALUE, or leave it out.")
+        _refuse_twice(name, assignment, seen)
+        value = parse_yaml(text, f"The setting {assignment!r}")
         for part in reversed(name.split(".")):
             value = {part: value}
         settings = merge(settings, value)
     return settings
+
+
+def _refuse_twice(name: str, assignment: str, seen: dict[str, str]) -> None:
+    """Raise ConfigError where a name, or one above or below it, is among those seen; add it."""
+    for other, before in seen.items():
+        if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
+            raise ConfigError(f"{before!r} and {assignment!r} set the same; give one of the two.")
+    seen[name] = assignment
 
 
 def to_yaml(config: Any) -> str:

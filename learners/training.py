@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from envs.errors import ConfigError
+from envs.fields import flat
 from envs.pools import Pool
 from envs.pools.partition import partition
 from envs.source import open_source
@@ -22,7 +23,7 @@ from envs.sources import absolute_name, is_family
 from learners.placement import describe, size_of
 from learners.recording import RunRecorder
 from learners.run_folder import RunFolder
-from learners.settings import TrainConfig, build, read_yaml, to_yaml
+from learners.settings import TrainConfig, build, merge, read_yaml, to_yaml
 from learners.storage import RunCopy
 from policies.policy_file import PolicyCard
 from policies.strategies import get_strategy
@@ -30,6 +31,8 @@ from runtime.cluster import check_gpus, faults_in_words, local_ray
 from runtime.progress import Progress
 from runtime.signals import stop_requested
 
+# What a run that is resumed may be given anew: how long it trains, and what it occupies.
+FREE = ("minutes", "resources.", "learner.iterations", "evolution.generations")
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
 
 
@@ -37,9 +40,10 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
     """Train a policy; returns its folder.
 
     Args:
-        config: the settings; with `resume` those of the folder are used and only `minutes` is taken from here.
+        config: the settings; with `resume` those of the folder, see `settings_to_resume`.
         out: run folder.
-        resume: go on from the last checkpoint of an interrupted run.
+        resume: go on from the last checkpoint of an interrupted run. How long it trains and what it occupies may be
+            other than before.
         storage: folder or URL that receives a copy of the run folder after each iteration; a run is resumed from it
             where it has come further there than in `out`.
 
@@ -48,40 +52,99 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
     """
     run = RunFolder(out)
     copy = RunCopy(storage, run) if storage else None
-    if copy is not None and resume:
-        copy.fetch()
-    elif copy is not None:
-        copy.refuse_other_run()
+    minutes = config.minutes
     if resume:
-        if not run.is_run():
-            raise ConfigError(f"{out} holds no run to resume; start one without --resume.")
-        config = dataclasses.replace(build(TrainConfig, read_yaml(run.config)), minutes=config.minutes)
-    elif not run.is_vacant():
-        raise ConfigError(f"{out} is not empty; choose another --out, or --resume the run that is there.")
+        held = _held(run, copy)
+        _check_goes_on(held, config, run)
+        minutes = held.minutes  # those given now hold for now
+    else:
+        if copy is not None:
+            copy.refuse_other_run()
+        _check_vacant(run)
     if config.trainer.needs_baselines:
         for name in config.reward.baselines:
             get_strategy(name)
     check_gpus(config.resources.gpus)
     pools = opened(config)
     card = policy_card(config, pools)
-    config = dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
+    config = _with_absolute_names(config)
     torch.set_num_threads(1)  # the driver shares the cores with its runners
     run.lock()
     try:
-        print(*describe(config, [size_of(pool, config) for pool in pools]), sep="\n", flush=True)
         if not resume:
-            run.write_text(run.config, to_yaml(config))
+            _check_vacant(run)  # another run may have begun and ended since
+        print(*describe(config, [size_of(pool, config) for pool in pools]), sep="\n", flush=True)
         alone = not (config.trainer.needs_ray or config.resources.num_env_runners)
         cluster = nullcontext() if alone else local_ray(config.resources.processes)
         with cluster, stop_requested() as stopping, faults_in_words(run.root):
+            if not resume:
+                run.clear()
+            run.write_text(run.config, to_yaml(dataclasses.replace(config, minutes=minutes)))
             return _train(config, run, card, stopping, copy)
     finally:
         run.release()
 
 
+def settings_to_resume(out: str | Path, given: Mapping[str, Any], storage: str | None = None) -> TrainConfig:
+    """The settings of the run in a folder, or further on in its copy, with those that were given laid over them.
+
+    Raises:
+        ConfigError: where there is no run, or one of another kind than what was given.
+    """
+    run = RunFolder(out)
+    held = _held(run, RunCopy(storage, run) if storage else None)
+    settings = {name: value for name, value in dataclasses.asdict(held).items() if name != "preset"}
+    config = build(TrainConfig, merge(settings, given))
+    if "preset" not in given:
+        config = dataclasses.replace(config, preset=held.preset)
+    _check_goes_on(held, config, run)
+    return config
+
+
+def _held(run: RunFolder, copy: RunCopy | None) -> TrainConfig:
+    """Settings of the run in a folder, after its copy was fetched."""
+    if copy is not None:
+        copy.fetch()
+    if not run.is_run():
+        raise ConfigError(f"{run.root} holds no run to resume; start one without --resume.")
+    settings = read_yaml(run.config)
+    preset = settings.pop("preset", None)  # a name only: all that it decided stands here
+    config = build(TrainConfig, settings)
+    return config if preset is None else dataclasses.replace(config, preset=preset)
+
+
+def _check_vacant(run: RunFolder) -> None:
+    if not run.is_vacant():
+        raise ConfigError(f"{run.root} is not empty; choose another --out, or --resume the run that is there.")
+
+
+def _check_goes_on(held: TrainConfig, config: TrainConfig, run: RunFolder) -> None:
+    """Raise ConfigError, with the first setting that differs, where a run would not go on as what it is."""
+    before, now = (flat(dataclasses.asdict(_with_absolute_names(c))) for c in (held, config))
+    for name in dict.fromkeys([*now, *before]):
+        if before.get(name) != now.get(name) and not name.startswith(FREE):
+            raise ConfigError(
+                f"{run.root} holds a run with {name} = {before.get(name)}, and this command says {now.get(name)}. "
+                "--resume goes on with what is there: leave that out, or train into another --out."
+            )
+
+
+def _with_absolute_names(config: TrainConfig) -> TrainConfig:
+    return dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
+
+
 def opened(config: TrainConfig) -> list[Pool]:
-    """The data sets that a run trains on, checked; of a family one that is drawn from it."""
-    return [open_source(name, config.protocol, np.random.default_rng(config.seed)) for name in config.datasets]
+    """The data sets that a run trains on, checked; of a family one that is drawn from it.
+
+    Raises:
+        ConfigError: where one cannot supply the budget, or is the same as another.
+    """
+    pools = [open_source(name, config.protocol, np.random.default_rng(config.seed)) for name in config.datasets]
+    seen: dict[str, str] = {}
+    for name, pool in zip(config.datasets, pools, strict=True):
+        if not is_family(name) and (other := seen.setdefault(pool.fingerprint, name)) != name:
+            raise ConfigError(f"'{name}' is the same data set as '{other}'; name it once.")
+    return pools
 
 
 def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:

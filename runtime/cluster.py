@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -24,6 +25,8 @@ from ray.exceptions import (
 from safetensors import SafetensorError
 
 from envs.errors import ConfigError, RLMBAError
+from runtime.progress import Progress
+from runtime.ray_start import joined_ray, own_ray
 
 # One thread per process: several processes share the cores, and threads on top of them only wait for each other.
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -33,31 +36,38 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def local_ray(processes: int) -> Iterator[None]:
+def local_ray(processes: int, say: Callable[[str], Any] | None = None) -> Iterator[None]:
     """A running Ray: the one that is there or that RAY_ADDRESS names, else one of our own for the time of the block.
+
+    Every command that needs Ray comes through here. What a start needs is looked at before; a start of our own that
+    fails, as it may on a busy machine, is tried again.
 
     Args:
         processes: how many must run side by side; more than there are cores share them instead of waiting for ever.
+        say: shows a line while a start takes long; that of a `Progress` without it.
+
+    Raises:
+        ConfigError: where the Ray that RAY_ADDRESS names does not answer, or none of our own can start; in words.
     """
     for name in ("ray.rllib", "ray.tune", "ray._common.deprecation"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    ours = not ray.is_initialized()
-    if ours:
-        paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
-        address = os.environ.get("RAY_ADDRESS")
-        own = {"num_cpus": max(processes, os.cpu_count() or 1), "include_dashboard": False}
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
-            **({} if address else own),
-        )
-    try:
+    if ray.is_initialized():
         yield
-    finally:
-        if ours:
-            ray.shutdown()
+        return
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
+    }
+    if address and address != "local":
+        cluster = joined_ray(address, options)
+    else:
+        own = {"num_cpus": max(processes, os.cpu_count() or 1), "include_dashboard": False}
+        cluster = own_ray(options | own, say or Progress().say)
+    with cluster:
+        yield
 
 
 @contextmanager

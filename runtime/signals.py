@@ -5,8 +5,10 @@ Signals go to the main thread; in any other one nothing is ever requested.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,6 +61,40 @@ def interruptions() -> Iterator[Callable[[], bool]]:
             yield came
         finally:
             signal.set_wakeup_fd(before)
+
+
+@contextmanager
+def ends_at_interrupt(patience: float = 10.0) -> Iterator[None]:
+    """Let Ctrl-C end the process where it does not end the block within `patience` seconds.
+
+    For foreign code that waits outside of Python, which acts on a signal only when it is back.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    ours, pythons = socket.socketpair()
+    pythons.setblocking(False)
+    over = threading.Event()
+    before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while came := ours.recv(4096):
+            if before != -1:
+                os.write(before, came)  # somebody outside of the block waits for signals, too
+            if signal.SIGINT in came and not over.wait(patience):
+                print("\ninterrupted", file=sys.stderr, flush=True)
+                os._exit(130)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        pythons.close()
+        watcher.join()
+        ours.close()
 
 
 def _in_main_thread() -> bool:

@@ -108,3 +108,63 @@ def test_what_lies_in_the_current_folder_is_found(
     assert run.main(command) == 2
     assert "'lies_here:nothing' is no subclass of" in capsys.readouterr().err
     sys.modules.pop("lies_here")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--out", "o", "--dataset", ""], "--dataset is empty"),
+        (["train", "--out", "o", "--dataset="], "--dataset is empty"),
+        (["train", "--out", "o", "--dataset", "  "], "--dataset is empty"),
+        (["train", "--out", ""], "--out is empty"),
+        (["train", "--out", "o", "--config", ""], "--config is empty"),
+        (["train", "--out", "o", "--preset", ""], "--preset is empty"),
+        (["train", "--out", "o", "--storage", ""], "--storage is empty"),
+        (["train", "--out", "o", "--set", ""], "--set is empty"),
+        (["train", "--out", "o", "--minutes", ""], "--minutes is empty"),
+        (["tune", "--out", "o", "--config", ""], "--config is empty"),
+        (["average", "--out", "o", "--policies", ""], "--policies is empty"),
+        (["compare", "--out", "o", "--dataset", "emoji", "--strategies", ""], "--strategies is empty"),
+        (["compare", "--out", "o", "--dataset", "emoji", "--policy", ""], "--policy is empty"),
+        (["leave-one-out", "--out", "o", "--dataset", ""], "--dataset is empty"),
+        (["init", ""], "an argument is empty"),
+        (["ask", "p", "--label-studio", ""], "--label-studio is empty"),
+        (["tell", "p", "a.csv", ""], "an argument is empty"),
+        (["train", "--out", "o", "--seed", "1", "--seed", "2"], "--seed is given twice"),
+        (["train", "--out", "o", "--out=p"], "--out is given twice"),
+        (["compare", "--out", "o", "--dataset", "emoji", "--dataset", "watch"], "--dataset is given twice"),
+        (["init", "p", "--samples", "a.csv", "--budget", "3", "--budget", "3"], "--budget is given twice"),
+    ],
+)
+def test_a_flag_that_says_nothing_or_is_given_twice(words: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        run.main(words)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--out", "o", "--dataset", "emoji,"], "has an empty entry"),
+        (["train", "--out", "o", "--dataset", ","], "has an empty entry"),
+        (["compare", "--out", "o", "--dataset", "emoji,,watch"], "has an empty entry"),
+        (["compare", "--out", "o", "--dataset", "emoji", "--strategies", "random,"], "has an empty entry"),
+        (["average", "--out", "o", "--policies", "a,,b"], "has an empty entry"),
+        (["train", "--out", "o", "--dataset", '"emoji'], "cannot be read as a list"),
+        (["train", "--out", "o", "--set", "datasets=[]"], "name at least one data set"),
+        (["train", "--out", "o", "--set", "datasets=emoji"], "write [emoji]"),
+        (["train", "--out", "o", "--dataset", "emoji,emoji"], "'emoji' twice"),
+        (["train", "--out", "o", "--set", "preset=nonsense"], "Unknown preset 'nonsense'"),
+        (["train", "--out", "x" * 300], "too long a name"),
+        (["train", "--out", "x" * 300, "--resume"], "too long a name"),
+        (["tune", "--out", "x" * 300, "--resume"], "too long a name"),
+        (["average", "--out", "o", "--policies", "x" * 300 + ",b"], "x"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(words: list[str], said: str, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line and len(line) < 800
+    assert not list(tmp_path.iterdir())

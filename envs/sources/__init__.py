@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.errors import ConfigError, DataError, nearest
+from envs.flags import split_list
 from envs.pools import Pool, load_pool
 from envs.sources.bundled import BUNDLED, load_bundled
 from envs.sources.synthetic import (
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _SYNTHETIC = "synthetic"
+_JOINED = 5  # parts of a path with commas that are looked for
 _FAMILY = "synthetic-family"  # no pool, but as many as one likes to draw
 
 
@@ -70,15 +72,31 @@ def open_dataset(name_or_path: str | os.PathLike[str]) -> Pool:
 
 
 def split_names(text: str) -> list[str]:
-    """Data sets of a comma-separated list; the commas between the parameters of ``synthetic:a=1,b=2`` do not count."""
+    """Data sets of a comma-separated list; the commas between the parameters of ``synthetic:a=1,b=2`` do not count.
+
+    Raises:
+        ConfigError: where an entry is empty, or a path holds a comma and no quotes.
+    """
     names: list[str] = []
-    for part in text.split(","):
+    for part in split_list(text):
         generated = bool(names) and names[-1].startswith((f"{_SYNTHETIC}:", f"{_FAMILY}:"))
         if generated and "=" in part and ":" not in part.partition("=")[0]:
             names[-1] += f",{part}"
         else:
-            names.append(part.strip())
-    return [name for name in names if name]
+            names.append(part)
+    if '"' not in text:
+        _refuse_divided_path(text)
+    return names
+
+
+def _refuse_divided_path(text: str) -> None:
+    """Raise ConfigError where entries of a list make a path only together."""
+    parts = text.split(",")
+    for first in range(len(parts)):
+        for end in range(first + 2, min(first + _JOINED, len(parts)) + 1):
+            joined = ",".join(parts[first:end])
+            if os.path.exists(joined):
+                raise ConfigError(f"The path {joined} holds a comma; write it in quotes: '\"{joined}\"'.")
 
 
 def absolute_name(name: str) -> str:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from envs.errors import ConfigError
+from envs.fields import flat
 from envs.source import open_source, training_starts, training_trainer
 from envs.sources import absolute_name, is_family, open_dataset
 from learners.algorithms.population import Arena, play_population
@@ -41,7 +43,7 @@ from learners.sweeps.pareto import choose, draw, pareto_front, table
 from learners.telemetry.board import Board
 from learners.training import train
 from policies.policy_file import load_policy
-from runtime.cluster import local_ray
+from runtime.cluster import faults_in_words, local_ray
 from runtime.progress import Progress
 
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0
@@ -51,7 +53,11 @@ POLICY = "policy_folder"  # of a checkpoint that trials exchange
 
 
 def sweep(
-    config: SweepConfig | None, out: str | Path, resume: bool = False, storage: str | None = None
+    config: SweepConfig | None,
+    out: str | Path,
+    resume: bool = False,
+    storage: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Search; returns the content of pareto.json.
 
@@ -61,39 +67,70 @@ def sweep(
         resume: go on from an interrupted sweep; trials that had begun go on from their last checkpoints.
         storage: folder or URL that receives Ray Tune's state, copies of the trials' run folders after each slice, and
             of what the sweep ends with; the trials' machines need share no other folder.
+        given: with `resume`, settings that the sweep in the folder must have.
 
     Raises:
-        RLMBAError: on bad settings or data, before any trial starts; where every trial failed.
+        RLMBAError: on bad settings or data, before any trial starts; where every trial failed, or another process is
+            at work in the folder.
     """
     out = Path(out).absolute()
-    copy = RunCopy(storage, RunFolder(out), DESCRIBED, skip=("tune", "trials")) if storage else None
+    folder = RunFolder(out)
+    copy = RunCopy(storage, folder, DESCRIBED, skip=("tune", "trials")) if storage else None
     if copy is not None and resume:
         copy.fetch()
     elif copy is not None:
         copy.refuse_other_run()
-    config = _with_data(_resumed(out) if resume else _fresh(config, out))
-    if not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        RunFolder(out).write_text(out / DESCRIBED, to_yaml(config))
-    if copy is not None:
-        copy.send()
-    summary = _conclude(config, out, _search(config, out, resume, copy.place if copy is not None else None))
-    if copy is not None:
-        copy.finish()
-    return summary
+    config = _with_data(_resumed(out, given or {}) if resume else _fresh(config, folder))
+    folder.lock()
+    try:
+        if not resume:
+            _fresh(config, folder)  # another sweep may have begun since
+        with local_ray(config.concurrent), faults_in_words(out):
+            if not resume:
+                folder.write_text(out / DESCRIBED, to_yaml(config))
+            if copy is not None:
+                copy.send()
+            found = _search(config, out, resume, copy.place if copy is not None else None)
+        summary = _conclude(config, out, found)
+        if copy is not None:
+            copy.finish()
+        return summary
+    finally:
+        folder.release()
 
 
-def _resumed(out: Path) -> SweepConfig:
-    """What the sweep in a folder searches."""
+def _resumed(out: Path, given: Mapping[str, Any]) -> SweepConfig:
+    """What the sweep in a folder searches.
+
+    Raises:
+        ConfigError: where there is none, or another than was given.
+    """
     if not (out / DESCRIBED).is_file():
         raise ConfigError(f"{out} holds no sweep to resume; start one without --resume.")
-    return build(SweepConfig, read_yaml(out / DESCRIBED))
+    settings = read_yaml(out / DESCRIBED)
+    before, now = _comparable(settings), _comparable(given)
+    for name in now:
+        if name not in before or before[name] != now[name]:
+            held = f"{name} = {before[name]}" if name in before else f"no {name}"
+            raise ConfigError(
+                f"{out} holds a sweep with {held}, and this command says {now[name]}. --resume goes on with what is "
+                "there: leave that out, or begin another sweep in another --out."
+            )
+    return build(SweepConfig, settings)
 
 
-def _fresh(config: SweepConfig | None, out: Path) -> SweepConfig:
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a sweep by their dotted names, with the absolute names of data sets."""
+    named = flat(settings)
+    if isinstance(datasets := named.get("train.datasets"), list | tuple):
+        named["train.datasets"] = [absolute_name(str(name)) for name in datasets]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
+
+
+def _fresh(config: SweepConfig | None, folder: RunFolder) -> SweepConfig:
     """A new sweep, whose folder is vacant."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is not empty; choose another --out, or --resume the sweep that is there.")
+    if not folder.is_vacant():
+        raise ConfigError(f"{folder.root} is not empty; choose another --out, or --resume the sweep that is there.")
     if config is None:
         raise ValueError("config may be None only where a sweep is resumed")
     return config
@@ -117,21 +154,20 @@ def _search(config: SweepConfig, out: Path, resume: bool, place: str | None) -> 
     tried = tune.with_resources(tried, {"cpu": 1})
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each trial writes its own events
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with local_ray(config.concurrent):
-        tuner = _restored(place or str(out), tried) if resume else None
-        if tuner is None:
-            tuner = tune.Tuner(
-                tried,
-                param_space={} if config.search == "optuna" else _space(config),
-                tune_config=_tune_config(config),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=place or str(out),
-                    verbose=0,
-                    callbacks=[_Show(config.trials, list(config.objectives))],
-                ),
-            )
-        return tuner.fit()
+    tuner = _restored(place or str(out), tried) if resume else None
+    if tuner is None:
+        tuner = tune.Tuner(
+            tried,
+            param_space={} if config.search == "optuna" else _space(config),
+            tune_config=_tune_config(config),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=place or str(out),
+                verbose=0,
+                callbacks=[_Show(config.trials, list(config.objectives))],
+            ),
+        )
+    return tuner.fit()
 
 
 def _restored(place: str, tried: Any) -> tune.Tuner | None:

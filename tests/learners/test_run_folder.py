@@ -161,7 +161,7 @@ def test_a_second_process_is_refused_until_the_first_lets_go(run: RunFolder) -> 
 
 def test_a_second_holder_in_the_same_process_is_refused(run: RunFolder) -> None:
     run.lock()
-    with pytest.raises(ConfigError, match="in use by another training run"):
+    with pytest.raises(ConfigError, match="in use by another run"):
         RunFolder(run.root).lock()
     run.release()
 
@@ -174,7 +174,14 @@ def test_a_folder_is_vacant_until_a_run_writes_into_it(tmp_path: Path) -> None:
     assert run.is_vacant()
     (run.root / f"{UNFINISHED}0123").write_text("se")  # a process killed while it began
     assert run.is_vacant()
-    run.write_text(run.config, "seed: 0")
+    run.write_text(run.config, "seed: 0")  # a run that ended before its first iteration did
+    run.tensorboard.mkdir()
+    assert run.is_vacant()
+    (run.root / ".lock").unlink()
+    assert not run.is_vacant()  # settings that somebody wrote
+    run.lock()
+    run.release()
+    run.append_history({"iteration": 1})
     assert not run.is_vacant()
 
 

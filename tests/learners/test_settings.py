@@ -13,6 +13,7 @@ from envs.multimodal_al import EnvConfig
 from envs.rewards import TERMS
 from learners.algorithms.config import LearnerConfig
 from learners.settings import TrainConfig, build, merge, parse_overrides, preset_names, read_preset, read_yaml, to_yaml
+from learners.sweeps.config import SweepConfig
 
 
 def test_build_from_a_nested_mapping() -> None:
@@ -132,9 +133,9 @@ def test_overrides_become_a_nested_mapping() -> None:
     assert parse_overrides([]) == {}
     assert parse_overrides(
         ["learner.copies=8", "learner.groups=2", "datasets=[emoji, digits]", "minutes=0.5",
-         "policy.initial=zero", "policy.linear=true", "learner.copies=4"]
+         "policy.initial=zero", "policy.linear=true"]
     ) == {
-        "learner": {"copies": 4, "groups": 2},
+        "learner": {"copies": 8, "groups": 2},
         "datasets": ["emoji", "digits"],
         "minutes": 0.5,
         "policy": {"initial": "zero", "linear": True},
@@ -243,3 +244,100 @@ def test_nested_settings_by_dotted_names() -> None:
     nested = {"a": {"x": 1, "y": {}}, "b": [{"c": 2}, 3], 4: None}
     assert flat(nested) == {"a.x": 1, "b": [{"c": 2}, 3], "4": None}
     assert flat(nested, lists=True) == {"a.x": 1, "b.0.c": 2, "b.1": 3, "4": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("learner: {copies: 8}\nlearner: {groups: 4}", "'learner' stands twice, in line 1 and in line 2"),
+        ("seed: 1\nprotocol:\n  rounds: 2\n  rounds: 3", "'rounds' stands twice, in line 3 and in line 4"),
+        ("evolution: {starts: 1, starts: 2}", "'starts' stands twice"),
+        ("seed: 010", "010 in line 1 is octal for some readers and decimal for others; write 10."),
+        ("starts: 1\nseed: -0_7", "-0_7 in line 2"),
+        ("seed: 1\n---\nseed: 2", "is not valid YAML"),
+        ("seed: 0x_", "is not valid YAML"),
+        ("seed: !!int foo", "is not valid YAML"),
+        ("seed: !!timestamp foo", "is not valid YAML"),
+        ("seed: !!python/name:os.system", "is not valid YAML"),
+        ("? [a]\n: 1", "is not valid YAML"),
+        ("a: " + "[" * 3000, "is not valid YAML"),
+        ("[]", "must hold a mapping"),
+        ("false", "must hold a mapping"),
+        ("''", "must hold a mapping"),
+    ],
+)
+def test_a_file_that_may_be_meant_otherwise_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(file)
+    assert str(error.value).startswith(str(file)) and words in str(error.value)
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("value", ["yes", "no", "on", "off", "1:30", "true", "0o17x", "2024-01-31", "2024-99-99"])
+@pytest.mark.parametrize("name", ["seed", "minutes", "learner.groups", "protocol.amcb_floor", "evolution.sigma0"])
+def test_a_word_is_no_number(name: str, value: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(": {".join(name.split(".")) + f": {value}" + "}" * name.count("."))
+    for settings in (parse_overrides([f"{name}={value}"]), read_yaml(tmp_path / "mine.yaml")):
+        with pytest.raises(ConfigError, match=name):
+            build(TrainConfig, settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1E3", 1e3), (".5", 0.5), ("-.5", -0.5), ("+3", 3), ("0", 0), ("00", 0), ("0.10", 0.1),
+     ("1_000", 1000), ("0x10", 16), ("true", True), ("yes", "yes"), ("1:30", "1:30"), ("2024-01-31", "2024-01-31"),
+     ("~", None), (".inf", float("inf")), ("'010'", "010"), ("a,b", "a,b"), ("e5", "e5"), ("1.e3", 1000.0)],
+)  # fmt: skip
+def test_values_are_read_in_one_way(text: str, value: object) -> None:
+    read = parse_overrides([f"minutes={text}"])["minutes"]
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    "twice", [["seed=1", "seed=1"], ["learner={copies: 8}", "learner.copies=4"], ["a.b.c=1", "a.b=2"]]
+)
+def test_a_setting_given_twice_is_refused(twice: list[str]) -> None:
+    with pytest.raises(ConfigError, match="set the same"):
+        parse_overrides(twice)
+    assert parse_overrides(["learner.copies=1", "learner.copies_=2"])  # a longer name is another
+
+
+@pytest.mark.parametrize("empty", ["seed=", "seed= ", "datasets="])
+def test_a_setting_without_a_value_is_refused(empty: str) -> None:
+    with pytest.raises(ConfigError, match="has no value"):
+        parse_overrides([empty])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"datasets": []}, "name at least one data set"),
+        ({"datasets": ["emoji", "watch", "emoji"]}, "datasets names 'emoji' twice"),
+        ({"datasets": "emoji"}, "write [emoji]"),
+        ({"policy": {"mlp": "64,32"}}, "policy.mlp is '64,32'; it must be a list: write [64,32]"),
+        ({"policy": {"mlp": 64}}, "write [64]"),
+        ({"policy": {"features": "margin"}}, "write [margin]"),
+        ({"policy": {"mlp": [64, True]}}, "policy.mlp.1 is True"),
+        ({"datasets": [True]}, "datasets.0 is True"),
+        ({"preset": "nonsense"}, "Unknown preset 'nonsense'"),
+        ({"preset": ""}, "Unknown preset ''"),
+        ({"preset": None}, "Unknown preset None"),
+        ({"preset": ["paper"]}, "Unknown preset ['paper']"),
+    ],
+)
+def test_values_that_are_none_are_refused(given: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(TrainConfig, given)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_applies_wherever_it_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"preset: {name}\nseed: 3\n")
+    wanted = build(TrainConfig, merge(read_preset(name), {"seed": 3}))
+    assert build(TrainConfig, read_yaml(tmp_path / "mine.yaml")) == wanted
+    assert build(TrainConfig, parse_overrides([f"preset={name}", "seed=3"])) == wanted
+    sweep = SweepConfig(space={"seed": {"choice": [3]}}, train={"preset": "default", "starts": 5})
+    assert sweep.train_config({"preset": name, "seed": 3}) == dataclasses.replace(wanted, starts=5)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,7 +34,8 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def train_command(out: Path, *extra: str) -> list[str]:
-    settings = [part for setting in SMALL for part in ("--set", setting)]
+    changed = {text.partition("=")[0] for flag, text in pairwise(map(str, extra)) if flag == "--set"}
+    settings = [part for text in SMALL if text.partition("=")[0] not in changed for part in ("--set", text)]
     return command("train", "--dataset", DATASET, "--out", out, "--num-env-runners", "0", *settings, *extra)
 
 

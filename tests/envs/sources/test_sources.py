@@ -267,3 +267,28 @@ def test_a_family_is_no_pool_and_has_the_parameters_of_one() -> None:
     names = "digits,synthetic-family:noise=0.3,classes=4,emoji,synthetic-family"
     assert split_names(names) == ["digits", "synthetic-family:noise=0.3,classes=4", "emoji", "synthetic-family"]
     assert absolute_name("synthetic-family") == "synthetic-family"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("emoji, watch", ["emoji", "watch"]),
+        ('"dir, comma/a,b.npz",emoji', ["dir, comma/a,b.npz", "emoji"]),
+        ('emoji, "a,b"', ["emoji", "a,b"]),
+        ("synthetic:noise=0.3,seed=1,emoji", ["synthetic:noise=0.3,seed=1", "emoji"]),
+    ],
+)
+def test_names_in_a_list(text: str, names: list[str]) -> None:
+    assert split_names(text) == names
+
+
+@pytest.mark.parametrize("name", ["a,b.npz", "dir, comma/x.npz", "a,b,c,d"])
+def test_a_path_with_a_comma_needs_quotes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    for text in (name, f"emoji,{name}", f"{name},watch"):
+        with pytest.raises(ConfigError) as error:
+            split_names(text)
+        assert f"The path {name} holds a comma" in str(error.value) and f"'\"{name}\"'" in str(error.value)
+    assert split_names(f'emoji,"{name}"') == ["emoji", name]
