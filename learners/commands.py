@@ -69,8 +69,8 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint in --out, or --storage; what else is given must be as there, but for time, "
-        "processes and iterations",
+        help="go on from the last checkpoint in --out, or --storage; what else is given must be as there, but for "
+        "time, processes and iterations",
     )
     _add_storage(train)
     train.set_defaults(run=_train)
