@@ -53,7 +53,7 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--dataset",
         metavar="NAME|PATH[,...]",
-        help="emoji, watch, digits, synthetic[:...], a pool folder or .npz; "
+        help="emoji, watch, digits, synthetic[:...], a pool folder or .npz ('\"a, b.npz\"' where it holds a comma); "
         "synthetic-family[:...]: another random pool again and again",
     )
     train.add_field("--algorithm", metavar="NAME")
@@ -66,7 +66,12 @@ def _add_train(commands: Any) -> None:
     train.add_field("--num-env-runners", "resources.num_env_runners", type=int, metavar="N")
     train.add_field("--num-gpus-per-env-runner", "resources.num_gpus_per_env_runner", type=float, metavar="G")
     train.add_settings("YAML file of settings", "learner.copies=8")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, or --storage")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --out, or --storage; what else is given must be as there, but for "
+        "time, processes and iterations",
+    )
     _add_storage(train)
     train.set_defaults(run=_train)
 
@@ -85,7 +90,11 @@ def _add_tune(commands: Any) -> None:
     tune.add_field("--trials", type=int, metavar="N")
     tune.add_field("--concurrent", type=int, metavar="N")
     tune.add_field("--seed", type=int, metavar="S")
-    tune.add_argument("--resume", action="store_true", help="go on with the interrupted sweep in --out, or --storage")
+    tune.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the interrupted sweep in --out, or --storage; what else is given must be as there",
+    )
     _add_storage(tune)
     tune.set_defaults(run=_tune)
 
