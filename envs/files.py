@@ -51,7 +51,7 @@ def new_file(file: Path, *, durable: bool = True) -> Iterator[Path]:
         OSError: where it cannot be written.
     """
     target = Path(os.path.realpath(file))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent, durable)
     aside = target.parent / f"{UNFINISHED}{secrets.token_hex(8)}{target.suffix}"
     os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask, as any new file
     permissions = _permissions(target, aside)
@@ -102,7 +102,7 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
     target = Path(os.path.realpath(folder))
     if _is_taken(target) and not may_replace(target):
         raise _exists(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent, durable=True)
     aside = target.parent / f"{UNFINISHED}{secrets.token_hex(8)}"
     new, old = aside / "new", aside / "old"
     try:
@@ -174,6 +174,15 @@ def _take_place(new: Path, target: Path, old: Path, may_replace: Callable[[Path]
     finally:
         if os.path.lexists(old) and not os.path.lexists(target):
             os.rename(old, target)
+
+
+def _make_folder(folder: Path, durable: bool) -> None:
+    """Make a folder, and those that it is in, where there are none; their names are on the disk, too."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if durable:
+        for path in missing:
+            _sync(path.parent)
 
 
 def _permissions(older: Path, new: Path) -> int:

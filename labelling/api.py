@@ -19,7 +19,6 @@ from typing import Any
 from envs.errors import ConfigError
 from labelling.asking import ask, shown_rows
 from labelling.exporting import export
-from labelling.journal import Event
 from labelling.model import Classifier
 from labelling.progress import Progress, measure
 from labelling.project import Project
@@ -94,8 +93,8 @@ def undo(project: Project) -> str:
         ConfigError: where there is none.
     """
     with project.lock():
-        event: Event | None = project.state().undoable
+        event = project.state().undoable
         if event is None:
             raise ConfigError(f"{project.path}: there is nothing to undo.")
-        project.journal.append("undo", undoes=event["n"])
+        project.journal.append("undo", undoes=event.n)
     return summary_of(event)

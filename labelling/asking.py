@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from envs.candidates import offer
 from envs.errors import ConfigError
 from envs.files import write_text
 from envs.randomness import round_stream, stream
+from labelling.events import Asked
 from labelling.explanations import COVERS, MEASURES, in_words
-from labelling.journal import Event
 from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
 from labelling.state import State
@@ -23,7 +23,7 @@ from policies.strategies.clustering import cluster_count, clusters_of, typical_o
 ANSWERS = ("predicted", "confidence", "why", "label")  # columns of a batch beside what it shows
 
 
-def ask(project: Project, batch_size: int, classifier: Classifier | None = None) -> Event:
+def ask(project: Project, batch_size: int, classifier: Classifier | None = None) -> Asked:
     """The next batch as the event that records it; written for people to fill in as `Project.batch_file` names it.
 
     While no sample of the last batch has an answer, that batch is the next one, whatever its size. A file that is
@@ -39,16 +39,17 @@ def ask(project: Project, batch_size: int, classifier: Classifier | None = None)
         event = state.waiting()
         if event is None:
             rows = choose(project, state, batch_size, classifier)
-            event = project.journal.append("asked", batch=state.batches_ever + 1, rows=rows)
-        file = project.batch_file(event["batch"])
+            number = state.batches_ever + 1
+            event = cast(Asked, project.journal.append("asked", batch=number, rows=rows))
+        file = project.batch_file(event.batch)
         if not file.exists():
             write_text(file, table_text(("id", *project.shown_columns, *ANSWERS), shown_rows(project, event)))
     return event
 
 
-def shown_rows(project: Project, event: Event) -> list[dict[str, Any]]:
+def shown_rows(project: Project, event: Asked) -> list[dict[str, Any]]:
     """Rows of a batch with what a person may look at."""
-    return [{"id": row["id"]} | project.show(project.rows[row["id"]]) | row for row in event["rows"]]
+    return [{"id": row["id"]} | project.show(project.row(row["id"])) | row for row in event.rows]
 
 
 def choose(

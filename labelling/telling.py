@@ -98,7 +98,7 @@ def tell_answers(
             before, state = state, project.state()
             progress = measure(project, state, labels_of(project, before), classifier)
             try:
-                project.journal.append("trained", after=event["n"], progress=asdict(progress))
+                project.journal.append("trained", after=event.n, progress=asdict(progress))
             except DataError as error:
                 raise DataError(f"The {len(new)} answers are recorded, the model's figures are not: {error}") from None
         else:

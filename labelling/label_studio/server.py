@@ -10,7 +10,7 @@ from typing import Any
 
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
-from labelling.journal import Event
+from labelling.events import Asked
 from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks
 from labelling.project import Project
 from labelling.telling import Answer
@@ -21,7 +21,7 @@ _SECONDS = 60
 _CHUNK = 50_000_000  # bytes of tasks in a request; a server takes 200 MB
 
 
-def push(project: Project, event: Event, url: str, media_url: str | None = None) -> tuple[str, int]:
+def push(project: Project, event: Asked, url: str, media_url: str | None = None) -> tuple[str, int]:
     """Import a batch into the project's own project on the server, which is made the first time.
 
     Samples of the batch that are there already are left alone, so an interrupted push can be repeated.
@@ -41,7 +41,7 @@ def push(project: Project, event: Event, url: str, media_url: str | None = None)
         else:
             client.projects.update(number, label_config=xml)  # classes may have come since
         data = [task["data"] for task in _exported(client, number)]
-        there = {d.get("sample") for d in data if d.get("batch") == event["batch"]}
+        there = {d.get("sample") for d in data if d.get("batch") == event.batch}
         new = [task for task in tasks if task["data"]["sample"] not in there]
         part: list[dict[str, Any]] = []
         size = 0

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
 from labelling.asking import shown_rows
-from labelling.journal import Event
+from labelling.events import Asked
 from labelling.project import Project
 from labelling.state import ANNOTATOR
 from labelling.tables import shown
@@ -25,7 +25,7 @@ CHOICE = "label"  # name of the choices
 _TAGS = {"picture": "Image", "text": "Text", "audio": "Audio"}
 
 
-def write_tasks(project: Project, event: Event, media_url: str | None = None) -> tuple[Path, Path]:
+def write_tasks(project: Project, event: Asked, media_url: str | None = None) -> tuple[Path, Path]:
     """Write a batch for Label Studio's import, and the labelling interface; returns both files.
 
     Args:
@@ -38,7 +38,7 @@ def write_tasks(project: Project, event: Event, media_url: str | None = None) ->
         DataError: where a picture or sound cannot be read.
     """
     interface = project.path / "label_studio.xml"
-    file = project.batch_file(event["batch"]).with_suffix(".json")
+    file = project.batch_file(event.batch).with_suffix(".json")
     xml = labelling_interface(project)
     write_text(file, json.dumps(make_tasks(project, event, media_url), ensure_ascii=False, indent=1) + "\n")
     write_text(interface, xml)
@@ -73,18 +73,18 @@ def labelling_interface(project: Project) -> str:
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
-def make_tasks(project: Project, event: Event, media_url: str | None = None) -> list[dict[str, Any]]:
+def make_tasks(project: Project, event: Asked, media_url: str | None = None) -> list[dict[str, Any]]:
     """A batch as Label Studio's tasks: data (sample, batch, what to show, why), and a prediction where there is one."""
     tasks = []
     for row in shown_rows(project, event):
-        data = {"sample": row["id"], "batch": event["batch"], "why": row["why"]}
+        data = {"sample": row["id"], "batch": event.batch, "why": row["why"]}
         for kind in project.shown_columns:
             data[kind] = row[kind] if kind == "text" else _address(row[kind], media_url)
         task: dict[str, Any] = {"data": data}
         if row["predicted"]:
             result: dict[str, Any] = {"from_name": CHOICE, "to_name": _object(project), "type": "choices"}
             result["value"] = {"choices": [row["predicted"]]}
-            version = f"{project.settings.name}, batch {event['batch']}"
+            version = f"{project.settings.name}, batch {event.batch}"
             task["predictions"] = [{"model_version": version, "score": row["confidence"], "result": [result]}]
         tasks.append(task)
     return tasks
