@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,48 @@ def test_two_inits_of_one_folder(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(DataError, match="shop exists; choose another folder"):
         create_project(tmp_path / "shop", samples, Settings("second"))
     assert Project(tmp_path / "shop").settings.name == "first"
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def begin(arguments: list[list[str]], said: Path, gate: int) -> int:
+    """A process that runs commands, the later ones if the first succeeds, once it gets a byte from `gate`; its id."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            with open(said, "w") as file, redirect_stdout(file), redirect_stderr(file):
+                os.read(gate, 1)
+                status = run.main(arguments[0])
+                if status == 0:
+                    status = max(run.main(more) for more in arguments[1:])
+        finally:
+            os._exit(status)
+    return child
+
+
+def test_inits_of_one_folder_in_several_processes(tmp_path: Path) -> None:
+    """One makes it, the others say that it exists, and what was told to the one is there at the end."""
+    (tmp_path / "samples.csv").write_text("id,label\n" + "".join(f"s{i},\n" for i in range(30)))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    (tmp_path / "a.csv").write_text("id,label\ns3,red\n")
+    for turn in range(5):
+        shop = tmp_path / f"shop{turn}"
+        init = ["init", str(shop), "--samples", str(tmp_path / "samples.csv"), "--features", f"x={tmp_path / 'x.npy'}"]
+        reader, writer = os.pipe()
+        children = {}
+        for budget in (10, 20, 30):
+            commands = [[*init, "--budget", str(budget)], ["tell", str(shop), str(tmp_path / "a.csv")]]
+            children[budget] = begin(commands, tmp_path / f"said{budget}", reader)
+        os.write(writer, b"...")
+        status = {budget: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for budget, child in children.items()}
+        os.close(reader)
+        os.close(writer)
+        assert sorted(status.values()) == [0, 2, 2]
+        made = next(budget for budget in status if status[budget] == 0)
+        for budget in set(status) - {made}:
+            assert (tmp_path / f"said{budget}").read_text() == f"error: {shop} exists; choose another folder.\n"
+        assert info_of(LabellingProject(shop))["settings"]["budget"] == made
+        assert LabellingProject(shop).project.state().votes == {"s3": {"annotator": "red"}}
     assert not list(tmp_path.glob(".unfinished*"))
 
 
