@@ -51,7 +51,7 @@ def new_file(file: Path, *, durable: bool = True) -> Iterator[Path]:
         OSError: where it cannot be written.
     """
     target = Path(os.path.realpath(file))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent, durable)
     aside = target.parent / f"{UNFINISHED}{secrets.token_hex(8)}{target.suffix}"
     os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask, as any new file
     permissions = _permissions(target, aside)
@@ -105,7 +105,7 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
         raise _exists(folder)
     is_mount = _is_mount(target)
     place = target if is_mount else target.parent
-    place.mkdir(parents=True, exist_ok=True)
+    _make_folder(place, durable=True)
     aside = place / f"{UNFINISHED}{secrets.token_hex(8)}"
     new, old, taken = aside / "new", aside / "old", False
     try:
@@ -221,6 +221,15 @@ def _fill(new: Path, target: Path, old: Path, may_replace: Callable[[Path], bool
             return False
         raise
     return True
+
+
+def _make_folder(folder: Path, durable: bool) -> None:
+    """Make a folder, and those that it is in, where there are none; their names are on the disk, too."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if durable:
+        for path in missing:
+            _sync(path.parent)
 
 
 def _permissions(older: Path, new: Path) -> int:

@@ -20,7 +20,6 @@ from envs.errors import ConfigError
 from labelling.answers import Answer
 from labelling.asking import ask, shown_rows
 from labelling.exporting import export
-from labelling.journal import Event
 from labelling.model import Classifier
 from labelling.progress import Progress, measure
 from labelling.project import Project
@@ -95,8 +94,8 @@ def undo(project: Project) -> str:
         ConfigError: where there is none.
     """
     with project.lock():
-        event: Event | None = project.state().undoable
+        event = project.state().undoable
         if event is None:
             raise ConfigError(f"{project.path}: there is nothing to undo.")
-        project.journal.append("undo", undoes=event["n"])
+        project.journal.append("undo", undoes=event.n)
     return summary_of(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from envs.candidates import offer
 from envs.errors import ConfigError
 from envs.files import write_text
 from envs.randomness import round_stream, stream
+from labelling.events import Asked
 from labelling.explanations import COVERS, MEASURES, in_words
 from labelling.identity import KEY, Identity
-from labelling.journal import Event
 from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
 from labelling.spreadsheets import guarded
@@ -26,7 +26,7 @@ from policies.strategies.clustering import cluster_count, clusters_of, typical_o
 ANSWERS = ("predicted", "confidence", "why", "label", KEY)
 
 
-def ask(project: Project, batch_size: int, classifier: Classifier | None = None) -> Event:
+def ask(project: Project, batch_size: int, classifier: Classifier | None = None) -> Asked:
     """The next batch as the event that records it; written for people to fill in as `Project.batch_file` names it.
 
     While no sample of the last batch has an answer, that batch is the next one, whatever its size. A file that is
@@ -42,14 +42,15 @@ def ask(project: Project, batch_size: int, classifier: Classifier | None = None)
         event = state.waiting()
         if event is None:
             rows = choose(project, state, batch_size, classifier)
-            event = project.journal.append("asked", batch=state.batches_ever + 1, rows=rows)
-        file = project.batch_file(event["batch"])
+            number = state.batches_ever + 1
+            event = cast(Asked, project.journal.append("asked", batch=number, rows=rows))
+        file = project.batch_file(event.batch)
         if not file.exists():
             write_text(file, _batch_text(project, event))
     return event
 
 
-def _batch_text(project: Project, event: Event) -> str:
+def _batch_text(project: Project, event: Asked) -> str:
     """A batch's file: what a person looks at, for a spreadsheet that runs nothing, and each sample's key."""
     identity = Identity(project)
     rows = []
@@ -59,9 +60,9 @@ def _batch_text(project: Project, event: Event) -> str:
     return table_text(("id", *project.shown_columns, *ANSWERS), rows)
 
 
-def shown_rows(project: Project, event: Event) -> list[dict[str, Any]]:
+def shown_rows(project: Project, event: Asked) -> list[dict[str, Any]]:
     """Rows of a batch with what a person may look at."""
-    return [{"id": row["id"]} | project.show(project.rows[row["id"]]) | row for row in event["rows"]]
+    return [{"id": row["id"]} | project.show(project.row(row["id"])) | row for row in event.rows]
 
 
 def choose(

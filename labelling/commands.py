@@ -184,8 +184,8 @@ def _ask(args: argparse.Namespace) -> int:
     waiting, left_out = project.state().waiting(), list[str]()
     event = ask(project, args.batch)
     if waiting is not None:
-        print(f"Batch {event['batch']} has no answer yet, so it is still the next one; undo takes it back.")
-    print(f"batch           {project.batch_file(event['batch'])}  ({len(event['rows'])} samples)")
+        print(f"Batch {event.batch} has no answer yet, so it is still the next one; undo takes it back.")
+    print(f"batch           {project.batch_file(event.batch)}  ({len(event.rows)} samples)")
     if args.label_studio:
         from labelling.label_studio.server import push
 
@@ -265,7 +265,7 @@ def _status(args: argparse.Namespace) -> int:
     print(f"project         {project.path}")
     waiting = state.waiting()
     if waiting is not None:
-        print(f"waiting         {project.batch_file(waiting['batch'])}")
+        print(f"waiting         {project.batch_file(waiting.batch)}")
     print(f"batches         {len(state.batches)}, conflicts {len(conflicts(state))}")
     print("\n".join(in_lines(measure(project, state), history(state))))
     return 0

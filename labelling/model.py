@@ -61,10 +61,10 @@ def labels_of(project: Project, state: State) -> Labels:
     """The majority labels of a project."""
     index = {name: i for i, name in enumerate(state.classes)}
     verdicts = state.verdicts()
-    decided = [(project.rows[sample], index[v.label]) for sample, v in verdicts.items() if v.label is not None]
+    decided = [(project.row(sample), index[v.label]) for sample, v in verdicts.items() if v.label is not None]
     pairs = np.array(decided, np.int64).reshape(-1, 2)
     held = project.held_out[pairs[:, 0]]
-    closed = [project.rows[sample] for sample, v in verdicts.items() if v.label is None]
+    closed = [project.row(sample) for sample, v in verdicts.items() if v.label is None]
     rows, classes = pairs[~held].T.copy()
     held_rows, held_classes = pairs[held].T.copy()
     return Labels(rows, classes, held_rows, held_classes, np.array(closed, np.int64), tuple(state.classes))

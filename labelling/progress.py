@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from scipy.stats import binomtest
 
+from envs.errors import DataError
+from labelling.events import Trained
 from labelling.model import Classifier, Labels, Model, labels_of, prepare_rows
 from labelling.project import Project
 from labelling.state import State
@@ -55,6 +58,9 @@ class Progress:
             return None
         found = binomtest(self.correct, self.measuring_labels).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 def measure(
@@ -126,8 +132,30 @@ def kappa(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def history(state: State) -> list[Progress]:
-    """Progress after each tell that was not undone."""
-    return [Progress(**event["progress"]) for event in state.trainings]
+    """Progress after each tell that was not undone.
+
+    Raises:
+        DataError: where the journal's figures are none, or hold some that this release does not know.
+    """
+    return [_read(event) for event in state.trainings]
+
+
+def _read(event: Trained) -> Progress:
+    unknown = [name for name in event.progress if name not in {field.name for field in fields(Progress)}]
+    if unknown:
+        raise DataError(
+            f"Event {event.n} of the journal has the figure {unknown[0][:60]!r}, which is unknown to this release; "
+            "use the one that wrote it, or a newer one. The labels themselves can be read: export gives them."
+        )
+    try:
+        return _PROGRESS.validate_python(event.progress)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise DataError(
+            f"Event {event.n} of the journal holds no figures ({where}: {problem['msg']}); restore the journal from a "
+            "copy. The labels themselves can be read: export gives them."
+        ) from None
 
 
 def advice(past: list[Progress], progress: Progress) -> str:

@@ -3,6 +3,7 @@
 my_project/
     project.json        format, schema version, settings, checksums of the features
     journal.jsonl       every batch, answer and undo, in order; see labelling.journal
+    .journal_length     how many events that were; makes a loss at the journal's end known
     pool/               the features, memory-mapped; see envs.pools.files
     media.parquet       id; text, and paths of the originals: what a person looks at
     policy/             a copy of the policy that `init` was given, if any
@@ -32,13 +33,15 @@ from envs.pools import Pool, load_pool, media
 from envs.pools.checks import VALIDATION
 from envs.pools.media import Moved
 from labelling.journal import Journal
-from labelling.state import State, check_class, replay
+from labelling.state import Contradiction, State, check_class, replay
 
 FORMAT = "rl-mba labelling project"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Schema version -> what turns the content of such a project.json into that of the next version. The journal is never
-# rewritten: whatever events a version wrote, `labelling.state.replay` understands for good.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+# rewritten: whatever events a version wrote, `labelling.events` reads for good.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda info: info,  # lines of the journal have had checksums since 2; older releases would write some without
+}
 LOCK_SECONDS = 10.0
 
 
@@ -115,7 +118,10 @@ class Project:
         """
         if not self.journal.path.exists():
             raise DataError(f"{self.journal.path} is missing, and with it every label; restore it from a copy.")
-        return replay(self.journal.read(), self.settings.classes)
+        try:
+            return replay(self.journal.read(), self.settings.classes)
+        except Contradiction as error:
+            raise self.journal.damaged(error.number, str(error)) from None
 
     @cached_property
     def pool(self) -> Pool:
@@ -139,6 +145,20 @@ class Project:
     def rows(self) -> dict[str, int]:
         """Row of the pool by id."""
         return {sample: row for row, sample in enumerate(self.pool.ids.tolist())}
+
+    def row(self, sample: str) -> int:
+        """Row of the pool of a sample that the journal names.
+
+        Raises:
+            DataError: where the pool has no such sample.
+        """
+        try:
+            return self.rows[sample]
+        except KeyError:
+            raise DataError(
+                f"{self.journal.path} names the sample {sample[:60]!r}, which is not in {self.path / 'pool'}; one of "
+                "them was changed by hand, damaged or belongs to another project. Restore it from a copy."
+            ) from None
 
     @cached_property
     def held_out(self) -> np.ndarray:

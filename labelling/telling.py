@@ -9,9 +9,9 @@ from sys import intern
 from typing import Any
 
 from envs.errors import ConfigError, DataError, nearest
+from labelling import events
 from labelling.answers import Answer, supersedes
 from labelling.identity import KEY, Identity
-from labelling.journal import Event
 from labelling.label_studio.tasks import is_label_studios, read_table
 from labelling.model import Classifier, labels_of
 from labelling.progress import Progress, measure
@@ -120,7 +120,7 @@ def tell_answers(
             before, state = state, project.state()
             progress = measure(project, state, labels_of(project, before), classifier)
             try:
-                project.journal.append("trained", after=event["n"], progress=asdict(progress))
+                project.journal.append("trained", after=event.n, progress=asdict(progress))
             except DataError as error:
                 raise DataError(f"The {len(new)} answers are recorded, the model's figures are not: {error}") from None
         else:
@@ -149,9 +149,11 @@ def person_of_file(project: Project, file: str | Path, others: Iterable[str | Pa
     return who
 
 
-def _files_of(event: Event, who: str) -> list[str]:
+def _files_of(event: events.Event, who: str) -> list[str]:
     """The files of an event in which an annotator answered."""
-    return [event["files"][i] for i in {i for _, _, name, i, *_ in event.get("labels", ()) if name == who}]
+    if not isinstance(event, events.Told):
+        return []
+    return [event.files[i] for i in {i for _, _, name, i, *_ in event.labels if name == who}]
 
 
 def _whole_path(file: str) -> str:

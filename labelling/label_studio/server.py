@@ -11,7 +11,7 @@ from typing import Any
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
 from labelling.answers import Answer
-from labelling.journal import Event
+from labelling.events import Asked
 from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks
 from labelling.project import Project
 
@@ -22,7 +22,7 @@ _CHUNK = 50_000_000  # bytes of tasks in a request; a server takes 200 MB
 
 
 def push(
-    project: Project, event: Event, url: str, media_url: str | None = None, left_out: list[str] | None = None
+    project: Project, event: Asked, url: str, media_url: str | None = None, left_out: list[str] | None = None
 ) -> tuple[str, int]:
     """Import a batch into the project's own project on the server, which is made the first time.
 
@@ -46,7 +46,7 @@ def push(
             write_text(project.path / _LINK, json.dumps({"url": url.rstrip("/"), "project": number}) + "\n")
         else:
             client.projects.update(number, label_config=xml)  # classes may have come since
-        there = _there(_exported(client, number), event["batch"])
+        there = _there(_exported(client, number), event.batch)
         new = [task for task in tasks if task["data"]["sample"] not in there]
         part: list[dict[str, Any]] = []
         size = 0

@@ -18,8 +18,8 @@ from envs.files import write_text
 from envs.pools.media import is_address
 from labelling.answers import Answer, latest
 from labelling.asking import shown_rows
+from labelling.events import Asked
 from labelling.identity import KEY, Identity
-from labelling.journal import Event
 from labelling.project import Project
 from labelling.state import ANNOTATOR, SKIP
 from labelling.tables import PARQUET, read_rows, shown
@@ -34,7 +34,7 @@ _AGAIN = "Export the project that `ask --label-studio` filled, as JSON."
 
 
 def write_tasks(
-    project: Project, event: Event, media_url: str | None = None, left_out: list[str] | None = None
+    project: Project, event: Asked, media_url: str | None = None, left_out: list[str] | None = None
 ) -> tuple[Path, Path]:
     """Write a batch for Label Studio's import, and the labelling interface; returns both files.
 
@@ -48,7 +48,7 @@ def write_tasks(
         ConfigError: where fewer than two classes are known; see also `make_tasks`.
     """
     interface = project.path / "label_studio.xml"
-    file = project.batch_file(event["batch"]).with_suffix(".json")
+    file = project.batch_file(event.batch).with_suffix(".json")
     xml = labelling_interface(project)
     write_text(file, json.dumps(make_tasks(project, event, media_url, left_out), ensure_ascii=False, indent=1) + "\n")
     write_text(interface, xml)
@@ -84,7 +84,7 @@ def labelling_interface(project: Project) -> str:
 
 
 def make_tasks(
-    project: Project, event: Event, media_url: str | None = None, left_out: list[str] | None = None
+    project: Project, event: Asked, media_url: str | None = None, left_out: list[str] | None = None
 ) -> list[dict[str, Any]]:
     """A batch as Label Studio's tasks: data (sample, batch, what to show, why), and a prediction where there is one.
 
@@ -97,7 +97,7 @@ def make_tasks(
     """
     tasks, identity, problem = [], Identity(project), None
     for row in shown_rows(project, event):
-        data = {"sample": row["id"], "batch": event["batch"], "why": row["why"], KEY: identity.key(row["id"])}
+        data = {"sample": row["id"], "batch": event.batch, "why": row["why"], KEY: identity.key(row["id"])}
         try:
             for kind in project.shown_columns:
                 data[kind] = row[kind] if kind == "text" else _address(row[kind], media_url)
@@ -110,7 +110,7 @@ def make_tasks(
         if row["predicted"]:
             result: dict[str, Any] = {"from_name": CHOICE, "to_name": _object(project), "type": "choices"}
             result["value"] = {"choices": [row["predicted"]]}
-            version = f"{project.settings.name}, batch {event['batch']}"
+            version = f"{project.settings.name}, batch {event.batch}"
             task["predictions"] = [{"model_version": version, "score": row["confidence"], "result": [result]}]
         tasks.append(task)
     if problem is not None and not tasks:

@@ -192,6 +192,16 @@ def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     assert names[-2:] == ["move to b", f"sync {tmp_path.name}"]
 
 
+def test_folders_made_for_it_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = synced(monkeypatch)
+    write_text(tmp_path / "new" / "newer" / "a", "text")
+    assert sorted(names[:2]) == sorted(["sync new", f"sync {tmp_path.name}"]) and names[-1] == "sync newer"
+    names.clear()
+    with new_folder(tmp_path / "other" / "b"):
+        pass
+    assert names[0] == f"sync {tmp_path.name}" and names[-2:] == ["move to b", "sync other"]
+
+
 def test_file_systems_that_bring_no_folder_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsync = os.fsync
 

@@ -14,6 +14,7 @@ import pytest
 import run
 from envs.errors import DataError
 from labelling.api import LabellingProject
+from labelling.events import Asked
 from labelling.identity import KEY
 from labelling.label_studio.tasks import make_tasks
 from policies.policy_file import pretrained_policy
@@ -38,7 +39,8 @@ def test_a_picture_is_where_the_table_says(value: str, path: Callable[[Path], st
     (tmp_path / "od\\d.jpg").write_bytes(b"\xff\xd8\xff")
     project = init(tmp_path, ["a", "b"], picture=[value, ""])
     assert project.project.show(0) == {"picture": path(tmp_path)}
-    event = {"batch": 1, "rows": [{"id": "a", "predicted": "", "confidence": "", "why": ""}]}
+    rows = [{"id": "a", "predicted": "", "confidence": "", "why": ""}]
+    event = Asked(n=1, time="2026-01-01T00:00:00+00:00", batch=1, rows=rows)
     (made,) = make_tasks(project.project, event)
     assert made["data"]["picture"].startswith("data:image/jpeg" if "://" not in value else value)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ import run
 from envs.errors import DataError
 from labelling.api import LabellingProject
 from labelling.creating import create_project, samples_from_table
-from labelling.journal import Journal
+from labelling.journal import LENGTH, Journal
 from labelling.project import Project, Settings
 
 
@@ -50,18 +52,120 @@ def test_a_newer_schema_is_refused(project: LabellingProject) -> None:
 
 def test_an_older_schema_is_migrated_step_by_step(project: LabellingProject, monkeypatch) -> None:
     """Reading changes nothing on the disk; the first command that writes raises the version there."""
-    steps = {1: lambda info: info | {"steps": ["first"]}, 2: lambda info: info | {"steps": [*info["steps"], "second"]}}
-    monkeypatch.setattr(labelling.project, "SCHEMA_VERSION", 3)
+    now = labelling.project.SCHEMA_VERSION
+    steps = {
+        now: lambda info: info | {"steps": ["first"]},
+        now + 1: lambda info: info | {"steps": [*info["steps"], "second"]},
+    }
+    monkeypatch.setattr(labelling.project, "SCHEMA_VERSION", now + 2)
     monkeypatch.setattr(labelling.project, "MIGRATIONS", steps)
     old = info_of(project)
     newer = LabellingProject(project.project.path)
     assert newer.status().training_labels + newer.status().measuring_labels == 2 and info_of(project) == old
     newer.tell({"s2": "red"})
-    assert info_of(project) == old | {"schema_version": 3, "steps": ["first", "second"]}
+    assert info_of(project) == old | {"schema_version": now + 2, "steps": ["first", "second"]}
     assert len(LabellingProject(project.project.path).project.state().votes) == 3
     monkeypatch.undo()
-    with pytest.raises(DataError, match="schema version 3; this release reads up to version 1"):
+    with pytest.raises(DataError, match=f"schema version {now + 2}; this release reads up to version {now}"):
         LabellingProject(project.project.path)
+
+
+CHECKSUM = re.compile(r',"crc32":"[0-9a-f]{8}"(?=\}$)', re.MULTILINE)
+
+
+def as_first_release(folder: Path) -> None:
+    """Make of a project what the first releases wrote: schema version 1, no checksums, no length."""
+    info = json.loads((folder / "project.json").read_text())
+    (folder / "project.json").write_text(json.dumps(info | {"schema_version": 1}))
+    journal = folder / "journal.jsonl"
+    journal.write_text(CHECKSUM.sub("", journal.read_text()))
+    (folder / LENGTH).unlink()
+
+
+def test_a_project_of_the_first_releases(project: LabellingProject) -> None:
+    """It is read as it is; its first new event has a checksum, and from then on older releases refuse it."""
+    folder = project.project.path
+    project.tell({row["id"]: "red" for row in project.ask(3)})
+    votes = project.project.state().votes
+    as_first_release(folder)
+    old, journal = info_of(project), project.project.journal.path.read_text()
+    again = LabellingProject(folder)
+    assert again.project.state().votes == votes and again.status() and info_of(project) == old
+    again.tell({"s20": "blue"})
+    assert info_of(project) == old | {"schema_version": 2}
+    new = again.project.journal.path.read_text()
+    assert new.startswith(journal) and len(CHECKSUM.findall(new)) == 2  # told and trained
+    assert LabellingProject(folder).project.state().votes == votes | {"s20": {"annotator": "blue"}}
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ('{"n":3,"event":"told"}', "(time: Field required)"),
+        ('{"n":3,"event":"undo"}', "Field required"),
+        ('{"n":3,"event":"asked"}', "Field required"),
+        ('{"n":3,"event":"uold","time":""}', "the event 'uold' is unknown to this release"),
+        ('{"n":3,"event":"undo","time":"","undoes":[1]}', "should be a valid integer"),
+        ('{"n":3,"event":"undo","time":"","undoes":true}', "should be a valid integer"),
+        ('{"n":3,"event":"undo","time":"","undoes":7}', "it takes event 7 back, which is no batch or answers"),
+        ('{"n":3,"event":"undo","time":"","undoes":2,"why":"x"}', "the field 'why' is unknown to this release"),
+        ('{"n":3,"event":"trained","time":"","after":2,"progress":{}}', "it names event 2, which told nothing"),
+        ('{"n":3,"event":"asked","time":"","batch":9,"rows":[]}', "batch 9 where batch 2 comes next"),
+        (
+            '{"n":3,"event":"told","time":"","files":[],"new_classes":[],"labels":[["s3","green","a",0,1]]}',
+            "sample 's3' has the label 'green', which is no class",
+        ),
+        ("[" * 100_000, "recursion limit"),
+        ("", "no event"),
+        ("\udcff", "no event"),
+    ],
+)
+def test_lines_that_are_no_event(line: str, words: str, project: LabellingProject, tmp_path: Path, capsys) -> None:
+    """Every command names file and line, says what to do, and changes nothing."""
+    folder = project.project.path
+    project.ask(2)
+    as_first_release(folder)
+    journal = folder / "journal.jsonl"
+    with open(journal, "ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\n")
+    before = journal.read_bytes()
+    (tmp_path / "a.csv").write_text("id,label\ns4,red\n")
+    for given in (["ask"], ["tell", str(tmp_path / "a.csv")], ["status"], ["undo"], ["export"]):
+        assert run.main([given[0], str(folder), *given[1:]]) == 2
+        said = capsys.readouterr().err
+        assert f"{journal}, line 3: " in said and words in said and "Restore the file from a copy" in said
+        assert len(said) < 600
+    assert journal.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command, line",
+    [
+        ("status", '{"n":3,"event":"told","time":"","files":[],"new_classes":[],"labels":[["who","red","a",0,1]]}'),
+        (
+            "ask",
+            '{"n":3,"event":"asked","time":"","batch":2,"rows":[{"id":"who","predicted":"","confidence":0.5,"why":""}]}',
+        ),
+    ],
+)
+def test_samples_that_the_pool_does_not_have(command: str, line: str, project: LabellingProject, capsys) -> None:
+    """As in the journal of another project."""
+    folder = project.project.path
+    project.ask(2)
+    as_first_release(folder)
+    with open(folder / "journal.jsonl", "a") as file:
+        file.write(line + "\n")
+    assert run.main([command, str(folder)]) == 2
+    assert "names the sample 'who', which is not in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("progress", [{"unknown": 1}, {"training_labels": "many"}, {}])
+def test_figures_that_are_none(progress: dict, project: LabellingProject, tmp_path: Path, capsys) -> None:
+    told = project.project.journal.append("told", files=[], new_classes=[], labels=[["s2", "red", "ann", 0, 0]])
+    project.project.journal.append("trained", after=told.n, progress=progress)
+    assert run.main(["status", str(project.project.path)]) == 2
+    assert "Event 3 of the journal h" in capsys.readouterr().err
+    assert run.main(["export", str(project.project.path), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_texts_of_the_first_projects(project: LabellingProject) -> None:
@@ -172,6 +276,48 @@ def test_two_inits_of_one_folder(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(DataError, match="shop exists; choose another folder"):
         create_project(tmp_path / "shop", samples, Settings("second"))
     assert Project(tmp_path / "shop").settings.name == "first"
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def begin(arguments: list[list[str]], said: Path, gate: int) -> int:
+    """A process that runs commands, the later ones if the first succeeds, once it gets a byte from `gate`; its id."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            with open(said, "w") as file, redirect_stdout(file), redirect_stderr(file):
+                os.read(gate, 1)
+                status = run.main(arguments[0])
+                if status == 0:
+                    status = max(run.main(more) for more in arguments[1:])
+        finally:
+            os._exit(status)
+    return child
+
+
+def test_inits_of_one_folder_in_several_processes(tmp_path: Path) -> None:
+    """One makes it, the others say that it exists, and what was told to the one is there at the end."""
+    (tmp_path / "samples.csv").write_text("id,label\n" + "".join(f"s{i},\n" for i in range(30)))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    (tmp_path / "a.csv").write_text("id,label\ns3,red\n")
+    for turn in range(5):
+        shop = tmp_path / f"shop{turn}"
+        init = ["init", str(shop), "--samples", str(tmp_path / "samples.csv"), "--features", f"x={tmp_path / 'x.npy'}"]
+        reader, writer = os.pipe()
+        children = {}
+        for budget in (10, 20, 30):
+            commands = [[*init, "--budget", str(budget)], ["tell", str(shop), str(tmp_path / "a.csv")]]
+            children[budget] = begin(commands, tmp_path / f"said{budget}", reader)
+        os.write(writer, b"...")
+        status = {budget: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for budget, child in children.items()}
+        os.close(reader)
+        os.close(writer)
+        assert sorted(status.values()) == [0, 2, 2]
+        made = next(budget for budget in status if status[budget] == 0)
+        for budget in set(status) - {made}:
+            assert (tmp_path / f"said{budget}").read_text() == f"error: {shop} exists; choose another folder.\n"
+        assert info_of(LabellingProject(shop))["settings"]["budget"] == made
+        assert LabellingProject(shop).project.state().votes == {"s3": {"annotator": "red"}}
     assert not list(tmp_path.glob(".unfinished*"))
 
 

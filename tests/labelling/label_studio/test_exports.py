@@ -129,7 +129,7 @@ def test_tasks_that_wait_are_not_made_again() -> None:
 
 def test_an_export_is_one_file_in_the_journal(project: LabellingProject, tmp_path: Path) -> None:
     assert told(project, tmp_path, *(task(f"s{i}", annotation("red")) for i in range(30))) == 0
-    assert project.project.state().undoable["files"] == [str(tmp_path / "export.json")]
+    assert project.project.state().undoable.files == [str(tmp_path / "export.json")]
     assert project.undo().startswith("30 answers from export.json (")
     old = {
         "event": "told",
