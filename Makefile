@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: install label-studio demo test test-slow check results pretrained bench clean
+.PHONY: install label-studio demo test test-slow check kill results pretrained bench clean
 
 install: .venv/installed
 
@@ -40,6 +40,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports pyproject.toml
 	$(BIN)/mypy
+
+# 1,000 deaths of labelling commands, full disks, I/O errors and, where this user may mount a disk, power cuts; minutes.
+kill: install
+	$(BIN)/python -m benchmarks.kill
 
 # The README's table and docs/comparison.html; about an hour.
 results: install

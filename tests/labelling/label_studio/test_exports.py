@@ -10,6 +10,7 @@ import pytest
 
 from labelling.answers import moment
 from labelling.api import LabellingProject
+from labelling.events import Told
 from labelling.identity import KEY, Identity
 from labelling.label_studio.server import _there
 from labelling.state import summary_of
@@ -131,10 +132,6 @@ def test_an_export_is_one_file_in_the_journal(project: LabellingProject, tmp_pat
     assert told(project, tmp_path, *(task(f"s{i}", annotation("red")) for i in range(30))) == 0
     assert project.project.state().undoable.files == [str(tmp_path / "export.json")]
     assert project.undo().startswith("30 answers from export.json (")
-    old = {
-        "event": "told",
-        "files": [f"e.json, task {i}" for i in range(100)],
-        "labels": [],
-        "time": "2026-01-01T00:00",
-    }
+    files = [f"e.json, task {i}" for i in range(100)]
+    old = Told(n=1, time="2026-01-01T00:00", files=files, new_classes=[], labels=[])
     assert summary_of(old) == "0 answers from e.json (2026-01-01 00:00)"
