@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: install label-studio demo test test-slow check kill results pretrained bench clean
+.PHONY: install label-studio libraries demo test test-slow check kill results pretrained bench clean
 
 install: .venv/installed
 
@@ -18,6 +18,19 @@ label-studio: install
 	$(PYTHON) -m venv .label-studio
 	.label-studio/bin/pip install --quiet --disable-pip-version-check label-studio==1.23.2
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[label-studio]"
+
+# RL libraries in an environment of their own, which sees .venv and adds 50 MB, and the tests that train with them.
+libraries: .libraries/installed
+	.libraries/bin/python -m pytest -m slow tests/envs/test_libraries.py
+
+.libraries/installed: .venv/installed
+	$(BIN)/python -m venv .libraries
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> .libraries/venv.pth
+	mv .libraries/venv.pth "$$(.libraries/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+	.libraries/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		stable-baselines3==2.9.2 sb3-contrib==2.9.2 torchrl==0.14.1
+	@touch $@
 
 # Train on emoji for three minutes, then compare on rows and seeds that training never saw.
 demo: install

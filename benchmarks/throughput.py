@@ -33,6 +33,7 @@ def rounds_per_second(dataset: str, sizes: tuple[int, ...], repeats: int) -> dic
         e: VectorMultimodalALEnv(EnvConfig(datasets=(dataset,), copies=min(e, 16)), num_envs=e) for e in sizes
     }
     for environment in environments.values():
+        environment.reset(seed=0)  # the same episodes whenever it is run
         _play(environment, selector, 1)
     figures: dict[int, list[float]] = {e: [] for e in sizes}
     for _ in range(repeats):

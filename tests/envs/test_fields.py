@@ -44,6 +44,8 @@ class Example(Section, prefix="example."):
     plain: float = 0.0
     rule: Annotated[str, OneOf(("random", "score"))] = "random"
     name: str = ""
+    names: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
 
 
 def cases() -> list[Any]:
@@ -119,6 +121,13 @@ def test_every_number_of_the_settings_has_a_limit() -> None:
         ("plain", [1], "example.plain is [1]; it must be a number."),
         ("rule", "scores", "example.rule is 'scores'. Did you mean 'score'? It must be one of random, score."),
         ("rule", [], "example.rule is []. It must be one of random, score."),
+        ("names", "emoji", "example.names is 'emoji'; it must be a list: write ['emoji']."),
+        ("names", "", "example.names is ''; it must be a list: write ['']."),
+        ("names", {"a": 1}, "example.names is {'a': 1}; it must be a list."),
+        ("names", 5, "example.names is 5; it must be a list."),
+        ("names", None, "example.names is None; it must be a list."),
+        ("sizes", "64,32", "example.sizes is '64,32'; it must be a list: write [64,32]."),
+        ("sizes", 64, "example.sizes is 64; it must be a list."),
     ],
 )
 def test_refusals_say_what_is_allowed(name: str, value: Any, words: str) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +25,7 @@ from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig, MultimodalALEnv, VectorMultimodalALEnv
 from envs.simulation import ProtocolConfig
 from tests.support.environment import CONFIG, B, K, T, config
+from tests.support.paths import ROOT
 
 NAME = "MultimodalAL-v0"
 SMALL = {
@@ -174,6 +179,23 @@ def test_specs_of_mappings_are_written_and_read() -> None:
     again = gym.make(gym.envs.registration.EnvSpec.from_json(text))
     assert again.unwrapped.config == env.unwrapped.config
     assert json.loads(text)["kwargs"]["config"] == SMALL
+    json.loads(made("vector_entry_point").spec.to_json())
+
+
+def test_a_process_that_knows_only_gymnasium_finds_it_by_its_full_name(tmp_path: Path) -> None:
+    code = f"""
+import gymnasium as gym
+if __name__ == "__main__":
+    gym.make("envs:{NAME}", config={SMALL!r}).reset(seed=0)
+    many = gym.make_vec("envs:{NAME}", num_envs=2, vectorization_mode="async", config={SMALL!r},
+                        vector_kwargs={{"context": "spawn"}})
+    print(many.reset(seed=0)[0]["features"].dtype)
+    many.close()
+"""
+    (tmp_path / "play.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "play.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.stdout.split() == ["float32"], done.stderr
 
 
 WRONG: list[tuple[Any, str]] = [
