@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+_SHOWN = 80  # characters of a value that a message quotes
 
 
 class RLMBAError(Exception):
@@ -38,3 +41,23 @@ def nearest(name: object, valid: Iterable[object]) -> str:
     by_lower = {str(option).lower(): str(option) for option in valid}
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
+
+
+class _Short(reprlib.Repr):
+    """`repr` without ever writing out more of a value than is shown, whatever it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxother = 3, _SHOWN
+
+    def repr_str(self, text: str, level: int) -> str:
+        return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+
+    def repr_int(self, number: int, level: int) -> str:
+        return repr(number) if number.bit_length() < 250 else f"a number of {number.bit_length() // 3:,} digits"
+
+
+def shorten(value: object) -> str:
+    """A value as messages quote it: texts in quotes, and no more of it than one line has room for."""
+    text = _Short().repr(value)
+    return text if isinstance(value, str) or len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
+from envs.reading import read_json
 from labelling.asking import shown_rows
 from labelling.journal import Event
 from labelling.project import Project
@@ -99,12 +100,7 @@ def read_export(file: str | Path, annotator: str | None = None) -> Iterator[Answ
     Raises:
         DataError: where the file is none, naming task and value.
     """
-    try:
-        tasks = json.loads(Path(file).read_text("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"Cannot read {file}: {error.strerror}.") from None
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON ({error}); export from Label Studio as JSON.") from None
+    tasks = read_json(Path(file), "cannot be read ({reason}); export from Label Studio as JSON", kind=list)
     found = False
     for answer in answers_of(tasks, str(file), annotator):
         found = True
