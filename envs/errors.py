@@ -6,11 +6,19 @@ import difflib
 import reprlib
 from collections.abc import Iterable
 
+_LONGEST = 2000  # characters of a message
 _SHOWN = 80  # characters of a value that a message quotes
 
 
 class RLMBAError(Exception):
-    """Base of every error that a user can cause; its text says what to do about it."""
+    """Base of every error that a user can cause; its text says what to do about it.
+
+    A text that quotes a long value is shown without its middle.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 500]} [...] {text[-400:]}"
 
 
 class DataError(RLMBAError):
@@ -39,7 +47,7 @@ def nearest(name: object, valid: Iterable[object]) -> str:
     Case is ignored. Meant to be appended to the text of an error about an unknown name.
     """
     by_lower = {str(option).lower(): str(option) for option in valid}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    close = difflib.get_close_matches(str(name)[:_SHOWN].lower(), by_lower, n=1)
     return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
 
 

@@ -7,6 +7,7 @@ with reading(file):
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
@@ -14,8 +15,9 @@ import re
 import struct
 import tokenize
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,9 @@ T = TypeVar("T")
 LARGEST_RATIO = 100  # an archive may unpack to so many times its own size,
 SMALL = 2**30  # or to so many bytes, whichever is more
 _LONGEST_HEADER = 2**14  # numpy refuses those of more than 10,000 bytes
+_LONGEST_SETTINGS = 500_000  # characters,
+_DEEPEST_SETTINGS = 50  # brackets within each other
+_MOST_SETTINGS = 100_000  # and values
 _REASON = 200  # characters of a library's message
 _ZIP_END = struct.Struct("<10sH10s")  # the record that ends a zip: its second count of entries, and what lies around it
 _ZIP_END_MARK = b"PK\x05\x06"
@@ -111,12 +116,16 @@ def typed(kind: type[T], content: Any) -> T:
     """
     from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second, which most commands need not wait
 
+    if is_dataclass(kind) and isinstance(content, dict):
+        unknown = set(content) - {field.name for field in fields(kind)}
+        if unknown:
+            raise ValueError(f"this version knows no {', '.join(map(shorten, sorted(unknown)))}")
     try:
         return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where} is {shorten(first['input'])}: {first['msg'].lower()}") from None
+        raise ValueError(f"{where or 'it'} is {shorten(first['input'])}: {first['msg'].lower()}") from None
 
 
 def read_array(file: Path) -> np.ndarray:
@@ -127,7 +136,7 @@ def read_array(file: Path) -> np.ndarray:
     """
     with open(file, "rb") as stream:  # numpy takes anything else for a pickle, and advises to load it
         if stream.read(6) != b"\x93NUMPY":
-            raise ValueError("it is no .npy file; write it by numpy.save")
+            raise DataError(f"{file} is no .npy file; write it by numpy.save.")
         stream.seek(0)
         promised, start = _promised_bytes(stream), stream.tell()
     _check_bytes(promised, os.path.getsize(file) - start)
@@ -164,6 +173,31 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
                 arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
                 stream.read(1)
     return arrays
+
+
+def bounded(parse: Callable[[str], Any], text: str) -> Any:
+    """What `parse` makes of a text of settings, unless it is long, deep, or says by aliases more than it holds.
+
+    Raises:
+        ValueError, or whatever `parse` raises; call it inside of `reading`.
+    """
+    if len(text) > _LONGEST_SETTINGS:
+        raise ValueError(f"it has {len(text):,} characters, and settings at most {_LONGEST_SETTINGS:,}")
+    depth = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    if max(depth, default=0) > _DEEPEST_SETTINGS:
+        raise ValueError(f"it is nested more than {_DEEPEST_SETTINGS} deep")
+    value = parse(text)
+    count, todo = 0, [value]
+    while todo:
+        part = todo.pop()
+        count += 1
+        if count > _MOST_SETTINGS:
+            raise ValueError(f"its aliases stand for more than {_MOST_SETTINGS:,} values")
+        if isinstance(part, dict):
+            todo += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple | set):
+            todo += part
+    return value
 
 
 def first_repeated(values: Sequence[T]) -> T | None:

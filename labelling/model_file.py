@@ -123,6 +123,8 @@ def _check(model: LabelModel, tensors: Mapping[str, torch.Tensor]) -> None:
     if (encoder.shape, head.shape, joint.shape) != expected or joint.shape[2] != m * head.shape[3]:
         raise ValueError(f"its weights do not fit {len(model.modalities)} modalities and {classes} classes")
     for name, transform in zip(model.modalities, model.transforms, strict=True):
+        if transform.mean.ndim != 1:
+            raise ValueError(f"the mean of {shorten(name)} is no list of numbers")
         made = transform(np.zeros((1, len(transform.mean))))
         if transform.deviation.shape != transform.mean.shape or made.ndim != 2 or made.shape[1] >= width:
             raise ValueError(f"the features of {shorten(name)} do not fit its weights")

@@ -113,6 +113,8 @@ class RunFolder:
             with suppress(ValueError):  # a last line that lacks nothing but its newline counts
                 lines.append(json.dumps(parse_json(cut)).encode())
             rows: list[dict[str, Any]] = [parse_json(line) for line in lines if line.strip()]
+            if not all(type(row.get("iteration")) is int for row in rows):
+                raise ValueError("a line names no iteration")
             return [row for row in rows if until is None or row["iteration"] <= until]
 
     def truncate_history(self, until: int) -> list[dict[str, Any]]:

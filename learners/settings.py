@@ -12,10 +12,11 @@ from annotated_types import Ge, Gt
 from pydantic import TypeAdapter, ValidationError
 
 from envs.candidates import CandidateConfig
-from envs.errors import ConfigError, nearest
+from envs.errors import ConfigError, nearest, shorten
 from envs.fields import Help, Section, declarations, flat, refuse
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
+from envs.reading import bounded, reading
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
 from learners.algorithms import get_algorithm
@@ -118,7 +119,7 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         _refuse_declared(cls, first["loc"], first["input"])
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from None
+        raise ConfigError(f"{where} is {shorten(first['input'])}: {first['msg'].lower()}.") from None
 
 
 def _rejoined(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,11 +164,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: where the file cannot be read or is no mapping.
     """
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read settings from {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    with reading(path, "is not valid YAML: {reason}", ConfigError):
+        loaded = bounded(yaml.safe_load, text)
     if not isinstance(loaded or {}, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not a {type(loaded).__name__}.")
     return loaded or {}
@@ -205,10 +206,8 @@ def parse_overrides(assignments: list[str]) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
             raise ConfigError(f"Cannot read the setting {assignment!r}; write NAME=VALUE, as in learner.copies=8.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"Cannot read the value in {assignment!r} as YAML.") from None
+        with reading(shorten(assignment), "cannot be read as YAML: {reason}", ConfigError):
+            value = bounded(yaml.safe_load, text)
         for part in reversed(name.split(".")):
             value = {part: value}
         settings = merge(settings, value)

@@ -123,7 +123,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     """
     info = _read_info(folder)
     features = {}
-    for entry in info["modalities"]:
+    for entry in typed(list[dict[str, Any]], info["modalities"]):
         modality = str(entry["name"])
         checks.check_modality_name(modality)  # before it becomes a path
         file = folder / "features" / f"{modality}.npy"

@@ -100,7 +100,7 @@ def read_export(file: str | Path, annotator: str | None = None) -> Iterator[Answ
     Raises:
         DataError: where the file is none, naming task and value.
     """
-    tasks = read_json(Path(file), "cannot be read ({reason}); export from Label Studio as JSON", kind=list)
+    tasks = read_json(Path(file), "is not JSON ({reason}); export from Label Studio as JSON", kind=object)
     found = False
     for answer in answers_of(tasks, str(file), annotator):
         found = True
