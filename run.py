@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except RLMBAError as error:
+        if os.environ.get("RL_MBA_DEBUG"):  # where an error came from, and what a library said
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from envs.errors import ConfigError, nearest
+from envs.errors import ConfigError, nearest, shorten
 
 T = TypeVar("T", bound="Section")
 
@@ -145,8 +145,7 @@ def refuse(section: type[Section], name: str, value: object) -> None:
     """Raise ConfigError where this field of a section may not hold the value."""
     refusal = declarations(section)[name].refusal(value)
     if refusal:
-        shown = repr(value) if isinstance(value, str) else value
-        raise ConfigError(f"{section.prefix}{name} is {shown}{refusal}")
+        raise ConfigError(f"{section.prefix}{name} is {shorten(value)}{refusal}")
 
 
 def declarations(section: type) -> Mapping[str, Declaration]:

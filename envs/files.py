@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and what reading damaged ones raises.
+"""Files and folders that are there whole or not at all.
 
 Both are written aside, under a hidden name that no other process meets, brought to the disk, and then renamed. Whoever
 reads meanwhile finds the old content or the new one, also after a power cut; a failure leaves the old one and nothing
@@ -11,23 +11,12 @@ import errno
 import os
 import secrets
 import shutil
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pyarrow as pa
-
 from envs.errors import DataError
-
-# What numpy, zipfile and pyarrow raise on files that are damaged or something else entirely.
-BROKEN_FILE = (
-    OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, RuntimeError, OverflowError,
-    zipfile.BadZipFile, zlib.error, struct.error, pa.ArrowException,
-)  # fmt: skip
 
 UNFINISHED = ".unfinished-"
 AT_ONCE = 32  # files brought to the disk together: 2000 take 0.3 s so, and 15 s one after the other

@@ -20,6 +20,7 @@ from envs.models.base import TaskModelConfig
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.pools.partition import Start, evaluation_roles
+from envs.reading import first_repeated
 from envs.simulation import ProtocolConfig
 from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
@@ -84,9 +85,9 @@ class CompareConfig(Section, prefix="compare."):
             get_strategy(name)
         if not self.names:
             raise ConfigError("Nothing to compare: name at least one strategy or policy.")
-        for name in self.names:
-            if self.names.count(name) > 1:
-                raise ConfigError(f"'{name}' is named twice; each strategy and policy needs its own name.")
+        repeated = first_repeated(self.names)
+        if repeated is not None:
+            raise ConfigError(f"'{repeated}' is named twice; each strategy and policy needs its own name.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from envs.names import unique_names
+from envs.reading import parse_json, reading
 from envs.simulation import ProtocolConfig
 from evaluation.statistics import MeanInterval, Pair
 
@@ -217,8 +217,16 @@ def compared_pairs(names: Sequence[str], policies: Sequence[str]) -> list[tuple[
 
 
 def read_summary(file: Path) -> Comparison:
-    """The records that a summary.json was made of."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    """The records that a summary.json was made of.
+
+    Raises:
+        DataError: where it is missing or damaged.
+    """
+    with reading(file, "is no readable summary of a comparison: {reason}"):
+        return _read_comparison(parse_json(file.read_text(encoding="utf-8")))
+
+
+def _read_comparison(content: Mapping[str, Any]) -> Comparison:
     if "across" not in content:
         return Comparison({content["dataset"]: _read_data_set(content)}, None)
     datasets = {name: _read_data_set(known) for name, known in content["datasets"].items()}

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest
-from envs.files import BROKEN_FILE, data_errors, is_taken, new_folder
+from envs.files import data_errors, is_taken, new_folder
 from envs.pools import Pool, checks, media, save_pool
 from envs.randomness import stream
+from envs.reading import read_array, read_arrays, reading
 from envs.sources import open_dataset
 from labelling.journal import Journal
 from labelling.project import Project, Settings, checksum_of, write_info
@@ -148,8 +149,8 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
             present=present,
             labels=np.full(len(numbers), checks.UNKNOWN),
             class_names=(),
-            ids=np.array(column["id"]),
-            group=np.array(column["group"]) if "group" in column else None,
+            ids=checks.strings("id", column["id"]),
+            group=checks.strings("group", column["group"]) if "group" in column else None,
             split=split,
             source=file.name,
         )
@@ -165,6 +166,11 @@ def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
     for sample, number in zip(ids, numbers, strict=True):
         if not sample:
             raise DataError(f"{file}, row {number}: no id; give every sample one.")
+        if len(sample) > checks.LONGEST_NAME:
+            raise DataError(
+                f"{file}, row {number}: id {shown(sample)} has {len(sample):,} characters; at most "
+                f"{checks.LONGEST_NAME} are possible."
+            )
         if sample in first:
             raise DataError(f"{file}: id {shown(sample)} occurs in rows {first[sample]} and {number}; make ids unique.")
         first[sample] = number
@@ -265,25 +271,13 @@ def _one_of_npz(text: str, source: str) -> np.ndarray:
 
 
 def _npy(file: Path) -> np.ndarray:
-    try:
-        with open(file, "rb") as binary:  # numpy takes anything else for a pickle, and advises to load it
-            if binary.read(6) != b"\x93NUMPY":
-                raise DataError(f"{file} is no .npy file; write it by numpy.save.")
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file.") from None
-    except BROKEN_FILE as error:
-        raise DataError(f"{file} is no readable array of numbers: {' '.join(str(error).split())}") from None
+    with reading(file, "is no readable array of numbers: {reason}"):
+        return read_array(file)
 
 
 def _npz(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file.") from None
-    except BROKEN_FILE as error:
-        raise DataError(f"{file} is no readable .npz of numbers: {' '.join(str(error).split())}") from None
+    with reading(file, "is no readable .npz of numbers: {reason}"):
+        return read_arrays(file)
 
 
 def _from_columns(file: Path, pattern: str, encoding: str | None) -> np.ndarray:
@@ -293,10 +287,11 @@ def _from_columns(file: Path, pattern: str, encoding: str | None) -> np.ndarray:
     if not chosen:
         raise DataError(f"{file}, row 1: no column matches '{pattern}'.{nearest(pattern, names)}")
     if file.suffix.lower() in PARQUET:
-        table = pq.read_table(file)
-        table = table.rename_columns(names).select(chosen)
-        if len(chosen) == 1 and not pa.types.is_primitive(table.schema.types[0]):
-            return _from_lists(file, chosen[0], table.column(0))
+        with reading(file):
+            table = pq.read_table(file)
+            table = table.rename_columns(names).select(chosen)
+            if len(chosen) == 1 and not pa.types.is_primitive(table.schema.types[0]):
+                return _from_lists(file, chosen[0], table.column(0))
     rows = []
     for number, values in read_rows(file, ["id", *chosen], (), encoding):
         try:

@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from envs.errors import DataError
+from envs.errors import DataError, shorten
 from envs.models.frozen.fitting import Parameters
 from envs.models.frozen.model import FrozenModel, predict
 from envs.models.frozen.preparation import Transform
+from envs.reading import parse_json, reading, typed
 
 FORMAT = 1
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -93,16 +94,41 @@ def load_model(folder: str | Path) -> LabelModel:
         DataError: where the files are missing or broken.
     """
     folder = Path(folder)
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    with reading(folder, "holds no readable model ({reason})"):
+        card = parse_json((folder / CARD).read_text(encoding="utf-8"))
         if card["format"] != FORMAT:
-            raise DataError(f"{folder / CARD} has format {card['format']}; this release reads {FORMAT}.")
+            raise DataError(f"{folder / CARD} has format {shorten(card['format'])}; this release reads {FORMAT}.")
         tensors = load_file(folder / WEIGHTS)
         parameters = Parameters(*(tensors[name] for name in Parameters.__dataclass_fields__))
-        transforms = tuple(_transform(tensors, modality) for modality in card["modalities"])
-        return LabelModel(tuple(card["classes"]), tuple(card["modalities"]), transforms, parameters)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(f"{folder} holds no readable model ({error}).") from None
+        classes, modalities = (typed(tuple[str, ...], card[name]) for name in ("classes", "modalities"))
+        transforms = tuple(_transform(tensors, modality) for modality in modalities)
+        model = LabelModel(classes, modalities, transforms, parameters)
+        _check(model, tensors)
+        return model
+
+
+def _check(model: LabelModel, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse parts that do not fit together, which only a prediction would show."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{shorten(name)} holds {tensor.dtype}")
+        if tensor.isnan().any():  # the deviation of a constant feature is infinite
+            raise ValueError(f"{shorten(name)} holds NaN")
+    encoder, head, joint = (getattr(model.parameters, name) for name in Parameters.__dataclass_fields__)
+    if any(p.dtype != torch.float32 or not p.isfinite().all() for p in (encoder, head, joint)):
+        raise ValueError("its weights are no finite numbers of 32 bits")
+    _, m, hidden, width = encoder.shape
+    classes = len(model.classes)
+    expected = ((1, len(model.modalities), hidden, width), (1, m, classes, head.shape[3]), (1, classes, joint.shape[2]))
+    if (encoder.shape, head.shape, joint.shape) != expected or joint.shape[2] != m * head.shape[3]:
+        raise ValueError(f"its weights do not fit {len(model.modalities)} modalities and {classes} classes")
+    for name, transform in zip(model.modalities, model.transforms, strict=True):
+        if transform.mean.ndim != 1:
+            raise ValueError(f"the mean of {shorten(name)} is no list of numbers")
+        made = transform(np.zeros((1, len(transform.mean))))
+        if transform.deviation.shape != transform.mean.shape or made.ndim != 2 or made.shape[1] >= width:
+            raise ValueError(f"the features of {shorten(name)} do not fit its weights")
+    model.predict_proba({name: t.mean[None] for name, t in zip(model.modalities, model.transforms, strict=True)})
 
 
 def _transform(tensors: Mapping[str, torch.Tensor], modality: str) -> Transform:

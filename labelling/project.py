@@ -26,12 +26,13 @@ import numpy as np
 from annotated_types import Ge, Le
 from filelock import FileLock, Timeout
 
-from envs.errors import ConfigError, DataError
+from envs.errors import ConfigError, DataError, shorten
 from envs.fields import Help, Section
-from envs.files import BROKEN_FILE, write_text
+from envs.files import write_text
 from envs.pools import Pool, load_pool, media
 from envs.pools.checks import VALIDATION
 from envs.pools.media import Moved
+from envs.reading import first_repeated, read_json, reading, typed
 from labelling.journal import Journal
 from labelling.state import Contradiction, State, check_class, replay
 
@@ -62,11 +63,11 @@ class Settings(Section, prefix="labelling."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lower = [name.casefold() for name in self.classes]
         for name in self.classes:
             check_class(name)
-            if lower.count(name.casefold()) > 1:
-                raise ConfigError(f"Class {name!r} is named twice, if only in another case.")
+        repeated = first_repeated([name.casefold() for name in self.classes])
+        if repeated is not None:
+            raise ConfigError(f"Class {shorten(repeated)} is named twice, if only in another case.")
 
 
 class Project:
@@ -84,12 +85,15 @@ class Project:
         found = _read_info(self.path / "project.json")
         info = _migrated(found, self.path)
         self._outdated = info if info != found else None
-        try:
-            known = {field.name: info["settings"][field.name] for field in fields(Settings)}
-            self.settings = Settings(**known | {"classes": tuple(known["classes"])})
-            self.checksums: dict[str, str] = dict(info["features"])
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
-            raise DataError(f"{self.path / 'project.json'} is damaged ({error}); restore it from a copy.") from None
+        file = self.path / "project.json"
+        with reading(file, "is damaged ({reason}); restore it from a copy"):
+            try:
+                self.settings = typed(
+                    Settings, {field.name: info["settings"][field.name] for field in fields(Settings)}
+                )
+                self.checksums = typed(dict[str, str], info["features"])
+            except ConfigError as error:
+                raise DataError(f"{file} is damaged ({error}); restore it from a copy.") from None
         self.journal = Journal(self.path / "journal.jsonl")
 
     @contextmanager
@@ -169,10 +173,10 @@ class Project:
     def media(self) -> dict[str, list[str]]:
         """Texts, and paths of the originals, by kind, in the order of the pool; "" where there is none."""
         file = self.path / "media.parquet"
-        try:
+        with reading(file, "cannot be read ({reason}); restore it from a copy"):
             found = media.read_table(file)
-        except BROKEN_FILE as error:
-            raise DataError(f"{file} cannot be read ({error}); restore it from a copy.") from None
+            if any(len(values) != len(self.pool.ids) for values in found.values()):
+                raise ValueError("it has another number of rows than the pool")
         # The first projects kept their texts in the pool.
         texts = {} if self.pool.text is None else {"text": self.pool.text.tolist()}
         return texts | found
@@ -205,8 +209,8 @@ class Project:
         """Compare checksums, unless neither size nor time of a file changed since they last agreed."""
         seen_file = self.path / ".features_seen.json"
         try:
-            seen = dict(json.loads(seen_file.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+            seen = read_json(seen_file)
+        except DataError:
             seen = {}
         now = {}
         for modality, checksum in self.checksums.items():
@@ -244,13 +248,10 @@ def checksum_of(file: Path) -> str:
 
 
 def _read_info(file: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{file.parent} is no labelling project; make one with: python run.py init") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}); restore it from a copy.") from None
-    if not isinstance(info, dict) or info.get("format") != FORMAT or not isinstance(info.get("schema_version"), int):
+    if not file.exists():
+        raise DataError(f"{file.parent} is no labelling project; make one with: python run.py init")
+    info = read_json(file, "cannot be read ({reason}); restore it from a copy")
+    if info.get("format") != FORMAT or not isinstance(info.get("schema_version"), int):
         raise DataError(f"{file} does not describe a labelling project.")
     return info
 

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from envs.errors import DataError, nearest
-from envs.files import BROKEN_FILE
+from envs.reading import first_repeated, reading
 
 PARQUET = (".parquet", ".pq")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_NO_TEXT = ("unicode_escape", "raw_unicode_escape", "unicode-escape", "raw-unicode-escape", "utf-7", "idna", "punycode")
 _BLOCK = 4096  # rows of Parquet at a time
 _SEPARATOR = re.compile(r'"?sep=(.)"?')
 _SHOWN = 80  # characters of a value that a message quotes
@@ -113,14 +114,12 @@ def _parquet_rows(file: Path, required: Sequence[str], optional: Sequence[str]) 
     names = table.schema_arrow.names
     wanted = _wanted(file, _normalised(file, names), required, optional)
     number = 1
-    try:
+    with reading(file):
         for batch in table.iter_batches(_BLOCK, columns=[names[i] for i in wanted.values()]):
             columns = [batch.column(names[i]).to_pylist() for i in wanted.values()]
             for record in zip(*columns, strict=True):
                 number += 1
                 yield number, dict(zip(wanted, map(_cell, record), strict=True))
-    except BROKEN_FILE as error:
-        raise DataError(f"{file} cannot be read after row {number}: {_reason(error)}") from None
 
 
 def _cell(value: object) -> str:
@@ -134,12 +133,8 @@ def _cell(value: object) -> str:
 
 
 def _parquet(file: Path) -> pq.ParquetFile:
-    try:
+    with reading(file, "is not a readable Parquet file: {reason}"):
         return pq.ParquetFile(file)
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file.") from None
-    except BROKEN_FILE as error:
-        raise DataError(f"{file} is not a readable Parquet file: {_reason(error)}") from None
 
 
 def _text(file: Path, encoding: str | None) -> io.TextIOWrapper:
@@ -156,11 +151,13 @@ def _text(file: Path, encoding: str | None) -> io.TextIOWrapper:
             encoding = next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), "utf-8")
             if encoding != "utf-16" and b"\0" in beginning:
                 raise DataError(f"{file} is not a text file (it holds zero bytes); save it as CSV in UTF-8.")
+        if codecs.lookup(encoding).name in _NO_TEXT:
+            raise LookupError(encoding)
         return open(file, encoding=encoding, newline="")
     except FileNotFoundError:
         raise DataError(f"{file}: no such file.") from None
-    except LookupError:
-        raise DataError(f"Unknown encoding {encoding!r}; use utf-8, cp1252, latin-1 or utf-16, say.") from None
+    except (LookupError, ValueError):
+        raise DataError(f"Unknown encoding {shown(encoding)}; use utf-8, cp1252, latin-1 or utf-16, say.") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
 
@@ -182,9 +179,9 @@ def _header(file: Path, text: io.TextIOWrapper) -> tuple[list[str], Iterator[lis
 
 def _normalised(file: Path, names: Sequence[str]) -> list[str]:
     names = [name.strip().lower() for name in names]
-    for name in names:
-        if name and names.count(name) > 1:
-            raise DataError(f"{file}, row 1: column '{name}' occurs twice.")
+    repeated = first_repeated([name for name in names if name])
+    if repeated is not None:
+        raise DataError(f"{file}, row 1: column {shown(repeated)} occurs twice.")
     return names
 
 
@@ -212,8 +209,6 @@ def _undecodable(file: Path, name: str) -> DataError:
                     f"{file}, line {line}: {shown(value)} is not {name}; save the file as UTF-8, or name its "
                     "encoding, as in --encoding cp1252."
                 )
+            except UnicodeError:  # UTF-16 by name, without the mark at its beginning
+                return DataError(f"{file} is not {name}; save it as UTF-8, or name its encoding, as in utf-16-le.")
     return DataError(f"{file} ends in the middle of a character; it was cut off, or is not {name}.")
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

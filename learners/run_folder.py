@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError
 from envs.files import UNFINISHED, new_file, new_folder, remove_unfinished
+from envs.reading import parse_json, reading
 
 KEPT_CHECKPOINTS = 3
 LOCK_FILE = ".lock"
@@ -104,7 +106,7 @@ class RunFolder:
         """Complete checkpoints, oldest first."""
         if not self.checkpoints.is_dir():
             return []
-        return sorted(p for p in self.checkpoints.iterdir() if p.name.isdigit())
+        return sorted(p for p in self.checkpoints.iterdir() if p.name.isascii() and p.name.isdigit())
 
     def append_history(self, row: dict[str, Any]) -> None:
         """Add an iteration's figures."""
@@ -115,15 +117,14 @@ class RunFolder:
         """Figures by iteration, up to and with `until`; a line that a kill cut short is left out."""
         if not self.history.is_file():
             return []
-        rows = []
-        for line in self.history.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if until is None or row["iteration"] <= until:
-                rows.append(row)
-        return rows
+        with reading(self.history, "cannot be read ({reason}); restore it, or train into a new --out", ConfigError):
+            *lines, cut = self.history.read_bytes().split(b"\n")
+            with suppress(ValueError):  # a last line that lacks nothing but its newline counts
+                lines.append(json.dumps(parse_json(cut)).encode())
+            rows: list[dict[str, Any]] = [parse_json(line) for line in lines if line.strip()]
+            if not all(type(row.get("iteration")) is int for row in rows):
+                raise ValueError("a line names no iteration")
+            return [row for row in rows if until is None or row["iteration"] <= until]
 
     def truncate_history(self, until: int) -> list[dict[str, Any]]:
         """Drop the figures after iteration `until`, which will be played again; returns the others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,10 +13,11 @@ from annotated_types import Ge, Gt
 
 from envs import fields
 from envs.candidates import CandidateConfig
-from envs.errors import ConfigError, nearest
+from envs.errors import ConfigError, nearest, shorten
 from envs.fields import Help, Section, declarations
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig
+from envs.reading import bounded, reading
 from envs.rewards import RewardConfig
 from envs.simulation import ProtocolConfig
 from learners.algorithms import get_algorithm
@@ -132,7 +134,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read settings from {path}: {error}") from None
-    loaded = parse_yaml(text, str(path))
+    with reading(path, "is not valid YAML: {reason}", ConfigError):
+        loaded = bounded(lambda given: parse_yaml(given, str(path)), text)
     if loaded is None:  # only comments
         return {}
     if not isinstance(loaded, dict):
@@ -176,7 +179,8 @@ def parse_overrides(assignments: list[str]) -> dict[str, Any]:
         if not text:
             raise ConfigError(f"The setting {assignment!r} has no value; write NAME=VALUE, or leave it out.")
         _refuse_twice(name, assignment, seen)
-        value = parse_yaml(text, f"The setting {assignment!r}")
+        with reading(shorten(assignment), "cannot be read as YAML: {reason}", ConfigError):
+            value = bounded(partial(parse_yaml, source=f"The setting {assignment!r}"), text)
         for part in reversed(name.split(".")):
             value = {part: value}
         settings = merge(settings, value)

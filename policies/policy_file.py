@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import (
+    Any,  # pydantic needs them before Python 3.12
+)
 
-from safetensors import SafetensorError
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typing_extensions import TypedDict
 
 from envs.candidates import CandidateConfig
-from envs.errors import ConfigError, PolicyError
+from envs.errors import ConfigError, PolicyError, shorten
 from envs.files import new_file
+from envs.reading import parse_json, reading, typed
 from policies.selector import Selector, SelectorConfig
 
 FORMAT = 1
 WEIGHTS_FILE, CARD_FILE = "policy.safetensors", "policy.json"
 PRETRAINED = Path(__file__).parent / "pretrained"  # folder of the policy that comes with this package
+
+
+class _Source(TypedDict, total=False):
+    """What training looked at, as far as this version knows of it."""
+
+    name: str
+    fingerprint: str
+    labels: int
 
 
 @dataclass
@@ -93,26 +105,39 @@ def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
     """
     folder = find_policy(path)
     card_file, weights_file = folder / CARD_FILE, folder / WEIGHTS_FILE
+    with reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError):
+        state = load_file(weights_file)
     try:
-        raw = json.loads(card_file.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            raise PolicyError(f"{card_file} has format {raw['format']!r}; this version reads format {FORMAT}.")
-        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["selector"].items()}
-        selector = Selector(SelectorConfig(**shape))
-        known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
-        known["candidates"] = CandidateConfig(**known["candidates"])
-        card = PolicyCard(**known)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PolicyError(f"{card_file} is not a readable policy card: {error!r}. Export it again.") from error
+        with reading(card_file, "is not a readable policy card: {reason}. Export it again", PolicyError):
+            config, card = _read_card(card_file)
     except ConfigError as error:
         raise PolicyError(f"{card_file} does not fit this version: {error}") from error
-    try:
-        state = load_file(weights_file)
-        selector.load_state_dict(state)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise PolicyError(f"{weights_file} is not a readable policy: {first} Export it again.") from error
+    with reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError):
+        selector = _filled(config, state)
     for name, value in state.items():
-        if not all(math.isfinite(v) for v in value.flatten().tolist()):
-            raise PolicyError(f"{weights_file} holds a value that is not finite in {name!r}; train it again.")
+        if not bool(torch.isfinite(value).all()):
+            raise PolicyError(f"{weights_file} holds a value that is not finite in {shorten(name)}; train it again.")
     return selector.eval(), card
+
+
+def _read_card(file: Path) -> tuple[SelectorConfig, PolicyCard]:
+    raw = parse_json(file.read_text(encoding="utf-8"))
+    if raw["format"] != FORMAT:
+        raise PolicyError(f"{file} has format {shorten(raw['format'])}; this version reads format {FORMAT}.")
+    known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
+    known["candidates"] = asdict(typed(CandidateConfig, known["candidates"]))
+    card = typed(PolicyCard, known)
+    typed(list[_Source], card.trained_on)
+    return typed(SelectorConfig, raw["selector"]), card
+
+
+def _filled(config: SelectorConfig, state: dict[str, Tensor]) -> Selector:
+    """A selector with these weights; shapes are compared before it takes any memory, whatever its card promises."""
+    with torch.device("meta"):
+        promised = {name: value.shape for name, value in Selector(config).state_dict().items()}
+    for name, value in state.items():
+        if name not in promised or value.shape != promised[name] or not value.is_floating_point():
+            raise ValueError(f"its card promises no {shorten(name)} of {value.dtype} {list(value.shape)}")
+    selector = Selector(config)
+    selector.load_state_dict(state)
+    return selector

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.files import BROKEN_FILE, new_file
+from envs.errors import ConfigError, DataError
+from envs.files import new_file
+from envs.reading import read_arrays, reading
 
 
 class ArrayStore:
@@ -32,17 +32,13 @@ class ArrayStore:
     def get(self, key: str) -> dict[str, np.ndarray] | None:
         """The arrays of a key; None where there are none, or where their file is damaged."""
         path = self.path(key)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()  # compares every checksum; numpy would trust a header
-            if damaged:
-                raise ValueError(f"checksum of {damaged}")
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except BROKEN_FILE as error:
-            self.note(f"{path} cannot be read ({str(error) or type(error).__name__}) and is computed again.")
+        try:
+            with reading(path, "cannot be read ({reason}) and is computed again"):
+                return read_arrays(path)
+        except DataError as error:
+            self.note(str(error))
             return None
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -9,10 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from envs.errors import DataError
+from envs.errors import DataError, shorten
+from envs.reading import first_repeated
 
 UNKNOWN = -1  # the label of a sample that nobody has labelled yet
 TRAIN, VALIDATION, TEST = 0, 1, 2  # values of a pool's split
+
+LONGEST_NAME = 500  # characters of an id, a group or a class
+LONGEST = {"text": 2**26, "picture": 4096, "audio": 4096}  # and of what people look at
 
 _BLOCK_BYTES = 16 * 2**20
 _MODALITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -20,7 +24,7 @@ _MODALITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 def at(row: int, ids: np.ndarray) -> str:
     """Name a row in an error: its index and its id."""
-    return f"row {row} (id '{ids[row]}')"
+    return f"row {row} (id {shorten(str(ids[row]))})"
 
 
 def blocks(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -33,7 +37,7 @@ def blocks(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def check_modality_name(modality: str) -> None:
     """Refuse names that cannot be file names (they become ``features/<modality>.npy``)."""
     if not _MODALITY_NAME.fullmatch(modality):
-        raise DataError(f"Modality name '{modality}' cannot be a file name; use letters, digits, _, . and -.")
+        raise DataError(f"Modality name {shorten(modality)} cannot be a file name; use letters, digits, _, . and -.")
 
 
 def check_matrix(modality: str, x: np.ndarray) -> None:
@@ -79,14 +83,26 @@ def check_finite(modality: str, x: np.ndarray, present: np.ndarray, ids: np.ndar
 
 
 def strings(field: str, column: npt.ArrayLike) -> np.ndarray:
-    """Return `column` as an array of str; None and NaN are refused."""
-    column = np.asarray(column)
-    if column.dtype.kind in "Of":
-        for row, value in enumerate(column.tolist()):
-            if value is None or (isinstance(value, float) and math.isnan(value)):
-                none = ' ("" for none)' if field in ("text", "picture", "audio") else ""
-                raise DataError(f"Row {row} has no {field}; give one for every sample{none}.")
-    return column.astype(str)
+    """Return `column` as an array of str; None, NaN and what is too long are refused.
+
+    Texts and paths become an array of objects: an array of str has room for the longest in every row.
+    """
+    array = column if isinstance(column, np.ndarray) else np.asarray(column, dtype=object)
+    if field not in LONGEST and array.dtype.kind == "U" and array.dtype.itemsize <= 4 * LONGEST_NAME:
+        return array
+    longest = LONGEST.get(field, LONGEST_NAME)
+    made = np.empty(array.size, dtype=object)
+    for row, value in enumerate(array.reshape(-1).tolist()):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            none = ' ("" for none)' if field in LONGEST else ""
+            raise DataError(f"Row {row} has no {field}; give one for every sample{none}.")
+        text = value.decode() if isinstance(value, bytes) else str(value)
+        if len(text) > longest:
+            raise DataError(
+                f"Row {row}: {field} {shorten(text)} has {len(text):,} characters; at most {longest:,} are possible."
+            )
+        made[row] = text
+    return (made if field in LONGEST else made.astype(str)).reshape(array.shape)
 
 
 def check_ids(ids: np.ndarray) -> None:
@@ -95,7 +111,7 @@ def check_ids(ids: np.ndarray) -> None:
     if (count > 1).any():
         value = unique[np.argmax(count > 1)]
         rows = np.flatnonzero(ids == value)
-        raise DataError(f"Id '{value}' occurs in rows {rows[0]} and {rows[1]}; make ids unique.")
+        raise DataError(f"Id {shorten(str(value))} occurs in rows {rows[0]} and {rows[1]}; make ids unique.")
     if unique[0] == "":
         raise DataError(f"Row {first[0]} has an empty id; give every sample an id.")
 
@@ -122,9 +138,14 @@ def check_presence(present: np.ndarray, modalities: int, ids: np.ndarray) -> Non
 def checked_class_names(class_names: Iterable[object]) -> tuple[str, ...]:
     """Return the class names as str; repeated ones are refused."""
     names = tuple(str(name) for name in class_names)
+    repeated = first_repeated(names)
+    if repeated is not None:
+        raise DataError(f"Class name {shorten(repeated)} occurs twice; class names must be unique.")
     for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"Class name '{name}' occurs twice; class names must be unique.")
+        if len(name) > LONGEST_NAME:
+            raise DataError(
+                f"Class name {shorten(name)} has {len(name):,} characters; at most {LONGEST_NAME} are possible."
+            )
     return names
 
 

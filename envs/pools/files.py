@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from envs.errors import DataError, nearest
-from envs.files import BROKEN_FILE, new_folder
+from envs.errors import DataError, nearest, shorten
+from envs.files import new_folder
 from envs.pools import checks, media
 from envs.pools.checks import UNKNOWN
 from envs.pools.pool import Pool
+from envs.reading import parse_json, read_array, read_arrays, read_json, reading, typed
 
 FORMAT = "rl-mba pool"
 SCHEMA_VERSION = 1
-_ZIP_END = struct.Struct("<10sH10s")  # the record that ends a zip: its second count of entries, and what lies around it
-_ZIP_END_MARK = b"PK\x05\x06"
 _NAMELESS = ("data", "dataset", "features", "pool")  # file names that say nothing; the folder's name is used
 
 
@@ -55,8 +52,8 @@ def save_pool(pool: Pool, folder: str | os.PathLike[str]) -> Path:
 
 def _may_replace(path: Path) -> bool:
     try:
-        return json.loads((path / "pool.json").read_text("utf-8"))["format"] == FORMAT
-    except BROKEN_FILE:
+        return read_json(path / "pool.json").get("format") == FORMAT
+    except DataError:
         return False
 
 
@@ -72,19 +69,17 @@ def load_pool(path: str | os.PathLike[str]) -> Pool:
         DataError: if the path is missing, damaged, of another format, or its content is invalid.
     """
     path = Path(path)
-    try:
-        if not path.exists():
-            raise DataError("no such file or folder.")
-        if path.is_dir():
-            return Pool(**_read_folder(path))
-        if path.suffix != ".npz":
-            raise DataError("expected a pool folder or a .npz file.")
-        return Pool(**_read_npz(path))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    except BROKEN_FILE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read: {reason}") from error
+    with reading(path):
+        try:
+            if not path.exists():
+                raise DataError("no such file or folder.")
+            if path.is_dir():
+                return Pool(**_read_folder(path))
+            if path.suffix != ".npz":
+                raise DataError("expected a pool folder or a .npz file.")
+            return Pool(**_read_npz(path))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 def _write_folder(pool: Pool, folder: Path) -> None:
@@ -99,7 +94,7 @@ def _write_folder(pool: Pool, folder: Path) -> None:
         np.save(folder / "features" / f"{modality}.npy", x, allow_pickle=False)
     classes = [pool.class_names[label] if label >= 0 else None for label in pool.labels]
     table = {"id": pool.ids, "label": pool.labels, "class": pa.array(classes, pa.string())}
-    optional = {"split": pool.split, "group": pool.group, "text": pool.text}
+    optional: dict[str, Any] = {"split": pool.split, "group": pool.group, "text": pool.text}
     if pool.picture is not None:
         optional["picture"] = media.copy_pictures(pool.picture, pool.ids, folder)
     table |= {field: column for field, column in optional.items() if column is not None}
@@ -124,33 +119,24 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     """Return the fields of the `Pool` in `folder`; the features are memory-mapped.
 
     Raises:
-        DataError, or one of `BROKEN_FILE`.
+        DataError, or whatever a library raises.
     """
-    if not (folder / "pool.json").is_file():
-        raise DataError("not a pool folder (it has no pool.json).")
-    info = json.loads((folder / "pool.json").read_text("utf-8"))
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise DataError(f'pool.json does not describe a pool (no "format": "{FORMAT}").')
-    if info.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"schema version {info.get('schema_version')!r} is not supported; this release reads "
-            f"version {SCHEMA_VERSION}."
-        )
-    missing = {"name", "modalities", "class_names"} - set(info)
-    if missing:
-        raise DataError(f"pool.json lacks {', '.join(sorted(missing))}.")
-    if not info["modalities"]:
-        raise DataError("pool.json names no modality.")
+    info = _read_info(folder)
     features = {}
-    for entry in info["modalities"]:
+    for entry in typed(list[dict[str, Any]], info["modalities"]):
         modality = str(entry["name"])
         checks.check_modality_name(modality)  # before it becomes a path
         file = folder / "features" / f"{modality}.npy"
-        x = np.load(file, mmap_mode="r", allow_pickle=False)
+        with reading(file.name):
+            x = read_array(file)
         if x.ndim != 2 or x.shape[1] != entry["dim"]:
-            raise DataError(f"{file.name} has shape {list(x.shape)}, not [N, {entry['dim']}].")
+            raise DataError(f"{file.name} has shape {list(x.shape)}, not [N, {shorten(entry['dim'])}].")
         features[modality] = x
-    table = pq.read_table(folder / "samples.parquet").to_pydict()
+    with reading("samples.parquet"):
+        rows = pq.ParquetFile(folder / "samples.parquet").metadata.num_rows
+        if any(len(x) != rows for x in features.values()):  # before all of them are read
+            raise DataError(f"samples.parquet has {rows:,} rows, and the features have {len(x):,}.")
+        table = pq.read_table(folder / "samples.parquet").to_pydict()
     needed = {"id", "label"} | {f"present_{m}" for m in features}
     if needed - set(table):
         raise DataError(f"samples.parquet lacks {', '.join(sorted(needed - set(table)))}.")
@@ -159,9 +145,10 @@ def _read_folder(folder: Path) -> dict[str, Any]:
         "features": features,
         "present": np.stack([np.asarray(table[f"present_{m}"]) for m in features], axis=1),
         "labels": np.asarray(table["label"]),
-        "class_names": tuple(info["class_names"]),
-        "ids": np.asarray(table["id"]),
-        **{f: np.asarray(table[f]) for f in ("split", "group", "text") if f in table},
+        "class_names": typed(tuple[str, ...], info["class_names"]),
+        "ids": checks.strings("id", table["id"]),
+        **{f: checks.strings(f, table[f]) for f in ("group", "text") if f in table},
+        **{f: np.asarray(table[f]) for f in ("split",) if f in table},
         **{f: str(info.get(f, "")) for f in ("licence", "source", "notes")},
     }
     if "picture" in table:
@@ -169,13 +156,34 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     return fields
 
 
+def _read_info(folder: Path) -> dict[str, Any]:
+    """The content of pool.json."""
+    if not (folder / "pool.json").is_file():
+        raise DataError("not a pool folder (it has no pool.json).")
+    with reading("pool.json"):
+        info = parse_json((folder / "pool.json").read_text("utf-8"))
+    if info.get("format") != FORMAT:
+        raise DataError(f'pool.json does not describe a pool (no "format": "{FORMAT}").')
+    if info.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"schema version {shorten(info.get('schema_version'))} is not supported; this release reads "
+            f"version {SCHEMA_VERSION}."
+        )
+    missing = {"name", "modalities", "class_names"} - set(info)
+    if missing:
+        raise DataError(f"pool.json lacks {', '.join(sorted(missing))}.")
+    if not info["modalities"]:
+        raise DataError("pool.json names no modality.")
+    return info
+
+
 def _read_npz(file: Path) -> dict[str, Any]:
     """Return the fields of the `Pool` in an ``.npz``.
 
     Raises:
-        DataError, or one of `BROKEN_FILE`.
+        DataError, or whatever a library raises.
     """
-    arrays = _read_arrays(file)
+    arrays = read_arrays(file)
     features = {key[2:]: x for key, x in arrays.items() if key.startswith("x_")}
     if not features:
         raise DataError(f"no array named x_<modality>; it holds {', '.join(arrays) or 'nothing'}.")
@@ -206,33 +214,6 @@ def _read_npz(file: Path) -> dict[str, Any]:
         "source": file.name,
         "notes": f"Arrays not used: {', '.join(extra)}." if extra else "",
     }
-
-
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Return all the arrays of an ``.npz``, each read to its last byte, which is where its checksum is compared.
-
-    Raises:
-        DataError, or one of `BROKEN_FILE`.
-    """
-    arrays = {}
-    with zipfile.ZipFile(file) as archive:
-        if len(archive.namelist()) != _promised_entries(file):
-            raise DataError("the list of its arrays is damaged.")
-        for name in archive.namelist():
-            with archive.open(name) as entry:  # whatever it is: this compares the two places of its name
-                if name.endswith(".npy"):
-                    arrays[name.removesuffix(".npy")] = np.lib.format.read_array(entry, allow_pickle=False)
-                    if entry.read(1):  # a damaged shape or type asks for less
-                        raise DataError(f"{name} is shorter than what is stored of it.")
-    return arrays
-
-
-def _promised_entries(file: Path) -> int:
-    """How many entries a zip says it has, at its end; `zipfile` goes by their sizes and drops some if one is wrong."""
-    with file.open("rb") as stream:
-        stream.seek(-min(file.stat().st_size, _ZIP_END.size + 2**16), os.SEEK_END)  # what follows is a comment
-        end = stream.read()
-    return _ZIP_END.unpack_from(end, end.rindex(_ZIP_END_MARK))[1]
 
 
 def _decode_labels(y: np.ndarray, class_names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:

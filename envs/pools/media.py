@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from envs.errors import DataError
+from envs.errors import DataError, shorten
 from envs.pools import checks
 
 KINDS = ("text", "picture", "audio")  # a text is held as it is, a picture or audio as the path of a file
@@ -54,11 +54,13 @@ def absolute_paths(kind: str, column: npt.ArrayLike, folder: Path) -> np.ndarray
     for row, value in enumerate(relative.flat):
         if not is_inside(value):
             raise DataError(
-                f"Row {row}: {kind} {str(value)!r} is no path inside the pool; give one relative to {folder}, "
+                f"Row {row}: {kind} {shorten(str(value))} is no path inside the pool; give one relative to {folder}, "
                 f"without '..', or an address ({', '.join(SCHEMES[:3])})."
             )
     absolute = [str(value) if not value or is_address(value) else _absolute(value, folder) for value in relative.flat]
-    return np.array(absolute, dtype=str).reshape(relative.shape)
+    made = np.empty(len(absolute), dtype=object)  # an array of str has room for the longest in every row
+    made[:] = absolute
+    return made.reshape(relative.shape)
 
 
 def _absolute(value: str, folder: Path) -> str:
@@ -75,7 +77,7 @@ def missing(paths: Sequence[str] | np.ndarray) -> list[int]:
     return [row for row, path in enumerate(map(str, paths)) if not there[path]]
 
 
-def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> np.ndarray:
+def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> list[str]:
     """Copy pictures, str [N], to ``pictures/`` of `folder` and return their paths relative to it, str [N].
 
     They are named after their content: a picture that many samples share is stored once, and
@@ -103,7 +105,7 @@ def copy_pictures(paths: np.ndarray, ids: np.ndarray, folder: Path) -> np.ndarra
         content = file.read_bytes()
         names[value] = f"pictures/{hashlib.sha256(content).hexdigest()[:16]}{file.suffix.lower()}"
         (folder / names[value]).write_bytes(content)
-    return np.array([names[value] for value in values])
+    return [names[value] for value in values]
 
 
 def write_table(
@@ -144,7 +146,7 @@ def read_table(file: Path) -> dict[str, list[str]]:
     """Return the texts and paths by kind that `write_table` wrote.
 
     Raises:
-        one of `envs.files.BROKEN_FILE`.
+        whatever pyarrow raises; call it inside of `envs.reading.reading`.
     """
     table = pq.read_table(file)
     return {kind: table[kind].to_pylist() for kind in KINDS if kind in table.column_names}

@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, shorten
 from envs.fields import Help, Section, flat
 from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
+from envs.reading import read_json
 from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig
@@ -147,14 +148,11 @@ class Plan:
 
 def _check_same(plan: dict[str, Any], file: Path) -> None:
     """Raise ConfigError, with the first difference, where a plan.json holds another plan."""
-    try:
-        before = flat(json.loads(file.read_text(encoding="utf-8")), lists=True)
-    except ValueError as error:
-        raise ConfigError(f"{file} cannot be read ({error}); choose another --out.") from None
+    before = flat(read_json(file, "cannot be read ({reason}); choose another --out", ConfigError), lists=True)
     now = flat(plan, lists=True)
     for name in [*now, *before]:
         if name not in before or name not in now or before[name] != now[name]:
-            there, here = (repr(p[name]) if name in p else "not there" for p in (before, now))
+            there, here = (shorten(p[name]) if name in p else "not there" for p in (before, now))
             raise ConfigError(
                 f"{file.parent} was begun with another plan: {name} is {there} in its plan.json and {here} in this "
                 "command; give the same settings to go on, or choose another --out."

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
 from envs.pools.media import is_address
+from envs.reading import read_json
 from labelling.answers import Answer, latest
 from labelling.asking import shown_rows
 from labelling.events import Asked
@@ -161,12 +162,7 @@ def read_export(file: str | Path, annotator: str | None = None, left_out: list[s
     Raises:
         DataError: where the file is none, or holds no answer.
     """
-    try:
-        tasks = json.loads(Path(file).read_text("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"Cannot read {file}: {error.strerror}.") from None
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON ({error}); export from Label Studio as JSON.") from None
+    tasks = read_json(Path(file), "is not JSON ({reason}); export from Label Studio as JSON", kind=object)
     problems: list[str] = [] if left_out is None else left_out
     before = len(problems)
     answers = answers_of(tasks, str(file), annotator, problems)

@@ -276,7 +276,8 @@ class EvolutionTrainer(Trainer):
                 search.ask()
                 search.tell(fitness)
             same = np.allclose(search.mean, state["mean"], rtol=1e-6, atol=1e-9)
-        except (ValueError, TypeError, IndexError):  # arrays of another run's shape
+            sources = list(zip(self.card.trained_on, map(int, state["labels"].tolist()), strict=True))
+        except Exception:  # arrays of another run's shape or type
             same = False
         if not same:
             raise PolicyError(
@@ -284,7 +285,7 @@ class EvolutionTrainer(Trainer):
                 f"settings or to another version of cma or numpy. Train into a new --out."
             )
         self._search = search
-        for source, labels in zip(self.card.trained_on, state["labels"].tolist(), strict=True):
+        for source, labels in sources:
             source["labels"] = labels
         self.card.labels_used = sum(source["labels"] for source in self.card.trained_on)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from envs.errors import StrategyError
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
+from envs.reading import first_repeated
 from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import training_starts, training_trainer
@@ -117,7 +118,7 @@ def _pick(select: Strategy, round_: Round, batch_size: int, where: str) -> Tenso
         if outside:
             raise StrategyError(f"Pick {outside[0]} lies outside 0 .. {len(available) - 1} in {place}.")
         if len(set(row)) < batch_size:
-            raise StrategyError(f"Position {next(p for p in row if row.count(p) > 1)} is picked twice in {place}.")
+            raise StrategyError(f"Position {first_repeated(row)} is picked twice in {place}.")
         labelled = [p for p in row if not available[p]]
         if labelled:
             raise StrategyError(f"Position {labelled[0]} is picked though it is labelled in {place}.")

@@ -61,6 +61,11 @@ def write_npz(path: Path, **changes: Any) -> Path:
     arrays = {"x_image": pool.features["image"], "x_text": pool.features["text"]}
     arrays |= {"y": pool.labels, "present_text": pool.present[:, 1]}
     arrays |= {"class_names": np.array(pool.class_names), "ids": pool.ids}
-    arrays |= {"split": pool.split, "group": pool.group, "text": pool.text, **changes}
+    arrays |= {
+        "split": pool.split,
+        "group": pool.group,
+        "text": None if pool.text is None else pool.text.astype(str),
+        **changes,
+    }
     np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
     return path

@@ -131,7 +131,7 @@ def test_arrays_are_read_to_their_end(tmp_path: Path) -> None:
     """A type that takes less room leaves a rest, behind which the checksum is compared."""
     file = write_npz(tmp_path / "a.npz", x_text=np.ones((N, 2000), np.float32))
     file.write_bytes(file.read_bytes().replace(b"'<f4'", b"'<f2'"))
-    with pytest.raises(DataError, match=r"x_text\.npy is shorter than what is stored of it"):
+    with pytest.raises(DataError, match="promises 48,000 bytes, and there are 96,000"):
         load_pool(file)
 
 

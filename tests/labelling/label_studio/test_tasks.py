@@ -143,7 +143,7 @@ def test_mistakes_are_said(project: LabellingProject, tmp_path: Path, capsys, mo
     project.ask(3)
     monkeypatch.delenv(TOKEN, raising=False)
     assert "Give files" in said("tell", folder)
-    assert "Cannot read" in said("tell", folder, str(tmp_path / "none.json"))
+    assert "no such file" in said("tell", folder, str(tmp_path / "none.json"))
     assert "give both" in said("ask", folder, "--media-url", "/data/")
     assert "begins with http" in said("ask", folder, "--label-studio", "localhost:8080")
     assert "has sent nothing" in said("tell", folder, "--label-studio", "http://localhost:9")
