@@ -123,7 +123,7 @@ def _sweep_config() -> type:
 def _train(args: argparse.Namespace) -> int:
     from envs.sources import split_names
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
-    from learners.training import settings_to_resume, train
+    from learners.training import go_on, train
 
     settings = read_yaml(args.config) if args.config is not None else {}
     settings = merge(settings, parse_overrides(args.set))
@@ -139,8 +139,10 @@ def _train(args: argparse.Namespace) -> int:
         num_gpus_per_env_runner=args.num_gpus_per_env_runner,
     )
     settings = merge(settings, flags | {"resources": resources})
-    config = settings_to_resume(args.out, settings, args.storage) if args.resume else build(TrainConfig, settings)
-    policy = train(config, args.out, resume=args.resume, storage=args.storage)
+    if args.resume:
+        policy = go_on(args.out, settings, args.storage)
+    else:
+        policy = train(build(TrainConfig, settings), args.out, storage=args.storage)
     run = Path(args.out)
     print(f"policy          {policy}")
     print(f"learning curve  {run / 'learning_curve.png'}")

@@ -80,7 +80,7 @@ class TrainConfig(Section, prefix=""):
             raise ConfigError("Nothing to train on: name at least one data set.")
         for number, name in enumerate(self.datasets):
             if name in self.datasets[:number]:
-                raise ConfigError(f"datasets names '{name}' twice; name it once.")
+                raise ConfigError(f"'{name}' is the same data set as '{name}'; name it once.")
         self.trainer.check(self)
 
     @property

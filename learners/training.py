@@ -40,27 +40,49 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
     """Train a policy; returns its folder.
 
     Args:
-        config: the settings; with `resume` those of the folder, see `settings_to_resume`.
+        config: the settings; with `resume` those of the folder are used and only `minutes` is taken from here.
         out: run folder.
-        resume: go on from the last checkpoint of an interrupted run. How long it trains and what it occupies may be
-            other than before.
+        resume: go on from the last checkpoint of an interrupted run.
         storage: folder or URL that receives a copy of the run folder after each iteration; a run is resumed from it
             where it has come further there than in `out`.
 
     Raises:
         RLMBAError: on bad settings or data, before any work starts; at the end, where the copy is not complete.
     """
+    if resume:
+        return go_on(out, {"minutes": config.minutes}, storage)
     run = RunFolder(out)
     copy = RunCopy(storage, run) if storage else None
-    minutes = config.minutes
-    if resume:
-        held = _held(run, copy)
-        _check_goes_on(held, config, run)
-        minutes = held.minutes  # those given now hold for now
-    else:
-        if copy is not None:
-            copy.refuse_other_run()
-        _check_vacant(run)
+    if copy is not None:
+        copy.refuse_other_run()
+    _check_vacant(run)
+    return _work(config, run, copy)
+
+
+def go_on(out: str | Path, given: Mapping[str, Any], storage: str | None = None) -> Path:
+    """Go on with an interrupted run; returns its policy's folder.
+
+    Args:
+        out, storage: as of `train`.
+        given: settings laid over those of the folder. How long the run trains and what it occupies may be other than
+            before, all else must be as there; minutes hold for this time.
+
+    Raises:
+        RLMBAError: as `train`; where there is no run, or another one than was given.
+    """
+    run = RunFolder(out)
+    copy = RunCopy(storage, run) if storage else None
+    held = _held(run, copy)
+    settings = {name: value for name, value in dataclasses.asdict(held).items() if name != "preset"}
+    config = build(TrainConfig, merge(settings, given))
+    if "preset" not in given:
+        config = dataclasses.replace(config, preset=held.preset)
+    _check_goes_on(held, config, run)
+    return _work(config, run, copy, held)
+
+
+def _work(config: TrainConfig, run: RunFolder, copy: RunCopy | None, held: TrainConfig | None = None) -> Path:
+    """Train in a folder: a new run, or the one with the settings that it holds."""
     if config.trainer.needs_baselines:
         for name in config.reward.baselines:
             get_strategy(name)
@@ -71,34 +93,19 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
     torch.set_num_threads(1)  # the driver shares the cores with its runners
     run.lock()
     try:
-        if not resume:
+        if held is None:
             _check_vacant(run)  # another run may have begun and ended since
         print(*describe(config, [size_of(pool, config) for pool in pools]), sep="\n", flush=True)
         alone = not (config.trainer.needs_ray or config.resources.num_env_runners)
         cluster = nullcontext() if alone else local_ray(config.resources.processes)
         with cluster, stop_requested() as stopping, faults_in_words(run.root):
-            if not resume:
+            if held is None:
                 run.clear()
+            minutes = config.minutes if held is None else held.minutes
             run.write_text(run.config, to_yaml(dataclasses.replace(config, minutes=minutes)))
             return _train(config, run, card, stopping, copy)
     finally:
         run.release()
-
-
-def settings_to_resume(out: str | Path, given: Mapping[str, Any], storage: str | None = None) -> TrainConfig:
-    """The settings of the run in a folder, or further on in its copy, with those that were given laid over them.
-
-    Raises:
-        ConfigError: where there is no run, or one of another kind than what was given.
-    """
-    run = RunFolder(out)
-    held = _held(run, RunCopy(storage, run) if storage else None)
-    settings = {name: value for name, value in dataclasses.asdict(held).items() if name != "preset"}
-    config = build(TrainConfig, merge(settings, given))
-    if "preset" not in given:
-        config = dataclasses.replace(config, preset=held.preset)
-    _check_goes_on(held, config, run)
-    return config
 
 
 def _held(run: RunFolder, copy: RunCopy | None) -> TrainConfig:

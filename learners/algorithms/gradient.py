@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ray.tune.registry import register_env
+from ray.tune.trainable import trainable
 
 from envs.errors import ConfigError, PolicyError
 from envs.multimodal_al import VectorMultimodalALEnv
@@ -184,8 +187,19 @@ def make_algorithm(config: TrainConfig, curves: dict[str, np.ndarray], offset: i
         .fault_tolerance(delay_between_env_runner_restarts_s=1, env_runner_health_probe_timeout_s=5)
         .debugging(seed=config.seed + 100_003 * offset, log_level="ERROR")
     )
+    _find_place_for_results()
     with held_back_errors():
         return algorithm.build_algo()
+
+
+def _find_place_for_results() -> None:
+    """RLlib makes an empty folder for each algorithm, in the home folder; elsewhere, where that cannot be written."""
+    try:
+        os.makedirs(trainable.DEFAULT_STORAGE_PATH, exist_ok=True)
+        with tempfile.TemporaryFile(dir=trainable.DEFAULT_STORAGE_PATH):
+            pass
+    except OSError:
+        trainable.DEFAULT_STORAGE_PATH = tempfile.gettempdir()
 
 
 def _curves(config: TrainConfig, say: Say) -> dict[str, np.ndarray]:

@@ -314,7 +314,7 @@ def test_a_setting_without_a_value_is_refused(empty: str) -> None:
     ("given", "words"),
     [
         ({"datasets": []}, "name at least one data set"),
-        ({"datasets": ["emoji", "watch", "emoji"]}, "datasets names 'emoji' twice"),
+        ({"datasets": ["emoji", "watch", "emoji"]}, "'emoji' is the same data set as 'emoji'"),
         ({"datasets": "emoji"}, "write [emoji]"),
         ({"policy": {"mlp": "64,32"}}, "policy.mlp is '64,32'; it must be a list: write [64,32]"),
         ({"policy": {"mlp": 64}}, "write [64]"),

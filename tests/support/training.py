@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -30,13 +29,27 @@ SMALL = [
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, str(RUN), *map(str, arguments)]
+    return [sys.executable, str(RUN), *last_of_each([str(argument) for argument in arguments])]
 
 
 def train_command(out: Path, *extra: str) -> list[str]:
-    changed = {text.partition("=")[0] for flag, text in pairwise(map(str, extra)) if flag == "--set"}
-    settings = [part for text in SMALL if text.partition("=")[0] not in changed for part in ("--set", text)]
+    settings = [part for setting in SMALL for part in ("--set", setting)]
     return command("train", "--dataset", DATASET, "--out", out, "--num-env-runners", "0", *settings, *extra)
+
+
+def last_of_each(words: list[str]) -> list[str]:
+    """A command without the flags, and settings of --set, that later ones take the place of: none may come twice."""
+    kept: dict[tuple[str, ...], list[str]] = {}
+    at = 0
+    while at < len(words):
+        pair = words[at : at + 2]
+        valued = len(pair) == 2 and pair[0].startswith("--") and not pair[1].startswith("--") and pair[0] != "--policy"
+        entry = pair if valued else pair[:1]
+        name = (entry[0], entry[1].partition("=")[0]) if entry[0] == "--set" else tuple(entry[:1])
+        kept.pop(key := name if valued else (str(at),), None)
+        kept[key] = entry
+        at += len(entry)
+    return [word for entry in kept.values() for word in entry]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess:
@@ -46,7 +59,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
 def run_here(arguments: list[str]) -> int:
     """The exit status of a command in this process, which saves a start of Python, its imports and Ray."""
     with patch.object(sys, "argv", arguments[1:]):
-        return main(arguments[2:])
+        return main(last_of_each(arguments[2:]))
 
 
 def go_on_to(iterations: int, out: Path) -> int:

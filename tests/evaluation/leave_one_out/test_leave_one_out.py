@@ -30,6 +30,7 @@ from learners.settings import TrainConfig, build, merge, parse_overrides
 from policies.policy_file import load_policy
 from run import main
 from tests.support.paths import ROOT
+from tests.support.training import last_of_each
 
 RUN = ROOT / "run.py"
 FIRST, SECOND, THIRD = (f"synthetic:samples=300,classes=3,modalities=2,dim=6,seed={seed}" for seed in (1, 2, 3))
@@ -59,7 +60,7 @@ def config(datasets: tuple[str, ...] = SOURCES, training: dict | None = None, **
 def arguments(out: Path, *extra: str, datasets: tuple[str, ...] = SOURCES) -> list[str]:
     sets = [part for setting in SMALL for part in ("--set", setting)]
     base = ["leave-one-out", "--dataset", ",".join(datasets), "--out", str(out), "--num-env-runners", "0"]
-    return [*base, *sets, "--seeds", "2", "--strategies", "random,badge", *extra]
+    return last_of_each([*base, *sets, "--seeds", "2", "--strategies", "random,badge", *extra])
 
 
 def quiet(*_: object, **__: object) -> None:
