@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, PolicyError
 from envs.files import new_file
+from envs.origin import is_signed, sign
+from envs.registry import names_of
 from policies.selector import Selector, SelectorConfig
 
 FORMAT = 1
@@ -50,10 +52,10 @@ def save_policy(selector: Selector, card: PolicyCard, folder: str | Path) -> Pat
     state = {k: v.detach().cpu().float().contiguous() for k, v in selector.state_dict().items()}
     with new_file(folder / WEIGHTS_FILE) as aside:
         save_file(state, aside, metadata={"format": str(FORMAT)})
-    text = json.dumps(
-        {"format": FORMAT, "selector": asdict(selector.config), **asdict(card), "weights": selector.named_weights()},
-        indent=2,
-    )
+    content = {"format": FORMAT, "selector": asdict(selector.config), **asdict(card)}
+    if imported := _imported(content["selector"]):
+        content["signature"] = sign(imported)
+    text = json.dumps(content | {"weights": selector.named_weights()}, indent=2)
     with new_file(folder / CARD_FILE) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
     return folder
@@ -85,8 +87,15 @@ def pretrained_policy() -> Path:
         ) from None
 
 
-def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
-    """Read a policy; where it looks at features named by `module:name`, those modules are imported.
+def load_policy(path: str | Path, trust: bool = False) -> tuple[Selector, PolicyCard]:
+    """Read a policy.
+
+    One that looks at features named by `module:name` has those modules imported, which runs them. That is done where
+    this user saved a policy with these names, where this process was told them before, or where
+    $RL_MBA_TRUSTED_MODULES names the modules; all other policies are data.
+
+    Args:
+        trust: import whatever the file names.
 
     Raises:
         PolicyError: naming the file and what is wrong with it.
@@ -98,7 +107,8 @@ def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
         if raw["format"] != FORMAT:
             raise PolicyError(f"{card_file} has format {raw['format']!r}; this version reads format {FORMAT}.")
         shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["selector"].items()}
-        selector = Selector(SelectorConfig(**shape))
+        with names_of(card_file, trust or is_signed(_imported(shape), raw.get("signature"))):
+            selector = Selector(SelectorConfig(**shape))
         known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
         known["candidates"] = CandidateConfig(**known["candidates"])
         card = PolicyCard(**known)
@@ -116,3 +126,10 @@ def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
         if not all(math.isfinite(v) for v in value.flatten().tolist()):
             raise PolicyError(f"{weights_file} holds a value that is not finite in {name!r}; train it again.")
     return selector.eval(), card
+
+
+def _imported(selector: dict[str, Any]) -> str:
+    """What a policy has imported, as the text that is signed; "" for a policy that is data alone."""
+    names = [*selector.get("features", ()), *selector.get("batch_features", ())]
+    found = sorted({name for name in names if isinstance(name, str) and ":" in name})
+    return f"policy {json.dumps(found)}" if found else ""

@@ -8,11 +8,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 import torch
+from ray._private import ray_constants
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -46,18 +47,33 @@ def local_ray(processes: int) -> Iterator[None]:
         paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers import this package
         address = os.environ.get("RAY_ADDRESS")
         own = {"num_cpus": max(processes, os.cpu_count() or 1), "include_dashboard": False}
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
-            **({} if address else own),
-        )
+        with nullcontext() if address else _on_this_machine_alone():
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}},
+                **({} if address else own),
+            )
     try:
         yield
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def _on_this_machine_alone() -> Iterator[None]:
+    """Let a Ray that starts in the block listen on 127.0.0.1 only, as it does on macOS and Windows.
+
+    On Linux it would listen on every address, and it makes the network's of 127.0.0.1 where `ray.init` is given that.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
