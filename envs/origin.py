@@ -34,19 +34,23 @@ def is_signed(text: str, signature: object) -> bool:
     return bool(own) and isinstance(signature, str) and hmac.compare_digest(own.encode(), signature.encode())
 
 
-def sign_folder(folder: Path) -> None:
-    """Sign a folder where it lies; without a key, or where that cannot be written, it stays unsigned."""
-    signature = sign(_place(folder))
+def sign_folder(folder: Path, place: str | None = None) -> None:
+    """Sign a folder; without a key, or where it cannot be written into, it stays unsigned.
+
+    Args:
+        place: where what is signed lies; None: in the folder.
+    """
+    signature = sign(_place(folder, place))
     if signature:
         with suppress(OSError):
             (folder / MARK).unlink(missing_ok=True)  # it may be a link
             (folder / MARK).write_text(signature + "\n", encoding="utf-8")
 
 
-def is_signed_folder(folder: Path) -> bool:
-    """Whether this user signed the folder, at the place where it lies now."""
+def is_signed_folder(folder: Path, place: str | None = None) -> bool:
+    """Whether this user signed the folder for the place where it, or what is signed, lies now."""
     try:
-        return is_signed(_place(folder), (folder / MARK).read_text(encoding="utf-8").strip())
+        return is_signed(_place(folder, place), (folder / MARK).read_text(encoding="utf-8").strip())
     except (OSError, ValueError):
         return False
 
@@ -72,8 +76,8 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in (*folders, *files))
 
 
-def _place(folder: Path) -> str:
-    return f"folder {os.path.realpath(folder)}"
+def _place(folder: Path, place: str | None) -> str:
+    return f"folder {place or os.path.realpath(folder)}"
 
 
 def _key_file() -> Path | None:

@@ -93,6 +93,6 @@ class Registry(dict[str, T]):
             _named.add(name)
         elif name not in _named and module not in os.environ.get(TRUSTED, "").split(","):
             raise TrustError(
-                f"{file} names the {self.noun} {name!r}, which runs the module {module!r}, and it was not written here. "
-                f"If you know what that module does, set {TRUSTED}={module} and try again."
+                f"{file} names the {self.noun} {name!r}, which runs the module {module!r}, and this user did not write "
+                f"it. If you know what that module does, set {TRUSTED}={module} and try again."
             )

@@ -67,7 +67,7 @@ def _add_train(commands: Any) -> None:
     train.add_field("--num-gpus-per-env-runner", "resources.num_gpus_per_env_runner", type=float, metavar="G")
     train.add_settings("YAML file of settings", "learner.copies=8")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, or --storage")
-    _add_storage(train)
+    _add_resuming(train)
     train.set_defaults(run=_train)
 
 
@@ -86,11 +86,16 @@ def _add_tune(commands: Any) -> None:
     tune.add_field("--concurrent", type=int, metavar="N")
     tune.add_field("--seed", type=int, metavar="S")
     tune.add_argument("--resume", action="store_true", help="go on with the interrupted sweep in --out, or --storage")
-    _add_storage(tune)
+    _add_resuming(tune)
     tune.set_defaults(run=_tune)
 
 
-def _add_storage(command: CommandParser) -> None:
+def _add_resuming(command: CommandParser) -> None:
+    command.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="with --resume: take a folder that another user or installation wrote, and run what is in it",
+    )
     command.add_argument(
         "--storage",
         metavar="DIR|URL",
@@ -131,7 +136,7 @@ def _train(args: argparse.Namespace) -> int:
         num_gpus_per_env_runner=args.num_gpus_per_env_runner,
     )
     settings = merge(settings, flags | {"resources": resources})
-    policy = train(build(TrainConfig, settings), args.out, resume=args.resume, storage=args.storage)
+    policy = train(build(TrainConfig, settings), args.out, resume=args.resume, storage=args.storage, trust=args.trust_checkpoint)
     run = Path(args.out)
     print(f"policy          {policy}")
     print(f"learning curve  {run / 'learning_curve.png'}")
@@ -169,7 +174,7 @@ def _tune(args: argparse.Namespace) -> int:
         config = build(SweepConfig, settings)
     from learners.sweeps.search import sweep
 
-    sweep(config, args.out, resume=args.resume, storage=args.storage)
+    sweep(config, args.out, resume=args.resume, storage=args.storage, trust=args.trust_checkpoint)
     out = Path(args.out)
     print((out / "table.md").read_text(encoding="utf-8"))
     for what, name in (("front", "pareto.json"), ("picture", "pareto.png"), ("chosen", "chosen.yaml")):

@@ -25,6 +25,11 @@ KEPT_CHECKPOINTS = 3
 LOCK_FILE = ".lock"
 
 
+def is_number(name: object) -> bool:
+    """Whether a checkpoint may be called so."""
+    return isinstance(name, str) and name.isascii() and name.isdigit()
+
+
 class RunFolder:
     """Paths and atomic writes of one run.
 
@@ -95,7 +100,7 @@ class RunFolder:
         """Complete checkpoints, oldest first."""
         if not self.checkpoints.is_dir():
             return []
-        return sorted(p for p in self.checkpoints.iterdir() if p.name.isdigit())
+        return sorted(p for p in self.checkpoints.iterdir() if is_number(p.name))
 
     def append_history(self, row: dict[str, Any]) -> None:
         """Add an iteration's figures."""

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pyarrow import ArrowInvalid, fs
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, TrustError
 from envs.files import UNFINISHED, new_file
-from learners.run_folder import LOCK_FILE, RunFolder
+from envs.pools.media import is_inside
+from learners.run_folder import LOCK_FILE, RunFolder, is_number
 
 MARKER = "copied.json"
 PROBE = "writable"
@@ -92,7 +93,7 @@ class RunCopy:
         try:
             with self._files.open_input_file(self._at(MARKER)) as stream:
                 names = json.loads(stream.read())["checkpoints"]
-            return sorted(name for name in names if name.isdigit())
+            return sorted(name for name in names if is_number(name))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -108,6 +109,7 @@ class RunCopy:
 
         Raises:
             ConfigError: where it cannot be read, or the run folder is in use or not a run's.
+            TrustError: where a name there leads out of the run folder.
         """
         there, here = self.complete(), self._run.finished_checkpoints()
         begun, unfinished = (self._run.root / self._key).is_file(), self._run.root / MARKER
@@ -186,7 +188,15 @@ class RunCopy:
 
     def _listed(self) -> list[str]:
         infos = self._files.get_file_info(fs.FileSelector(self._root, recursive=True))
-        return [posixpath.relpath(info.path, self._root) for info in infos if info.type == fs.FileType.File]
+        files = [info.path for info in infos if info.type == fs.FileType.File]
+        for path in files:
+            name = path.removeprefix(self._root.rstrip("/") + "/")  # a key of a bucket may hold anything
+            if not name or not is_inside(name):
+                raise TrustError(
+                    f"The copy at {self.place} holds {path!r}, which leads out of the run folder; whoever wrote it meant "
+                    "to reach other files. Delete it there, or --resume from another copy."
+                )
+        return [posixpath.relpath(path, self._root) for path in files]
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._at(name)

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from envs.errors import ConfigError
+from envs.origin import is_signed_folder, refuse_links_out, sign_folder
 from envs.pools import Pool
 from envs.pools.partition import partition
+from envs.registry import names_of
 from envs.source import open_source
 from envs.sources import absolute_name, is_family
 from learners.placement import describe, size_of
@@ -33,7 +35,9 @@ from runtime.signals import stop_requested
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
 
 
-def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: str | None = None) -> Path:
+def train(
+    config: TrainConfig, out: str | Path, resume: bool = False, storage: str | None = None, trust: bool = False
+) -> Path:
     """Train a policy; returns its folder.
 
     Args:
@@ -42,11 +46,15 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
         resume: go on from the last checkpoint of an interrupted run.
         storage: folder or URL that receives a copy of the run folder after each iteration; a run is resumed from it
             where it has come further there than in `out`.
+        trust: resume whatever is there, also where that runs code of whoever wrote it.
 
     Raises:
         RLMBAError: on bad settings or data, before any work starts; at the end, where the copy is not complete.
     """
     run = RunFolder(out)
+    trusted = trust or not resume or is_signed_folder(run.root)
+    if not trusted:
+        refuse_links_out(run.root)
     copy = RunCopy(storage, run) if storage else None
     if copy is not None and resume:
         copy.fetch()
@@ -55,12 +63,12 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
     if resume:
         if not run.is_run():
             raise ConfigError(f"{out} holds no run to resume; start one without --resume.")
-        config = dataclasses.replace(build(TrainConfig, read_yaml(run.config)), minutes=config.minutes)
+        with names_of(run.config, trusted):
+            config = dataclasses.replace(build(TrainConfig, read_yaml(run.config)), minutes=config.minutes)
+            _check_baselines(config)
     elif not run.is_vacant():
         raise ConfigError(f"{out} is not empty; choose another --out, or --resume the run that is there.")
-    if config.trainer.needs_baselines:
-        for name in config.reward.baselines:
-            get_strategy(name)
+    _check_baselines(config)
     check_gpus(config.resources.gpus)
     pools = opened(config)
     card = policy_card(config, pools)
@@ -71,12 +79,19 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
         print(*describe(config, [size_of(pool, config) for pool in pools]), sep="\n", flush=True)
         if not resume:
             run.write_text(run.config, to_yaml(config))
+            sign_folder(run.root)
         alone = not (config.trainer.needs_ray or config.resources.num_env_runners)
         cluster = nullcontext() if alone else local_ray(config.resources.processes)
         with cluster, stop_requested() as stopping, faults_in_words(run.root):
-            return _train(config, run, card, stopping, copy)
+            return _train(config, run, card, stopping, copy, trust)
     finally:
         run.release()
+
+
+def _check_baselines(config: TrainConfig) -> None:
+    if config.trainer.needs_baselines:
+        for name in config.reward.baselines:
+            get_strategy(name)
 
 
 def opened(config: TrainConfig) -> list[Pool]:
@@ -105,12 +120,18 @@ def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
 
 
 def _train(
-    config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event, copy: RunCopy | None
+    config: TrainConfig,
+    run: RunFolder,
+    card: PolicyCard,
+    stopping: threading.Event,
+    copy: RunCopy | None,
+    trust: bool,
 ) -> Path:
     progress, clock = Progress(), time.monotonic()
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
     trainer = config.trainer(config, card, done, progress.say)
+    trainer.trusts_checkpoints = trust
     iteration, minutes = done, 0.0
 
     def over() -> bool:

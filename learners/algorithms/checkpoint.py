@@ -65,8 +65,6 @@ def read_state(folder: Path) -> LearnedState:
     by_kind: dict[str, dict[str, np.ndarray]] = {"weights": {}, "averaged": {}, "moments": {}}
     for path, value in load_file(folder / ARRAYS_FILE).items():
         kind, _, name = path.partition("/")
-        if not np.isfinite(value).all():
-            raise ValueError(f"{path} holds a value that is not finite")
         by_kind[kind][name] = value
     moments: dict[int, dict[str, np.ndarray]] = {}
     for path, value in by_kind["moments"].items():
