@@ -136,7 +136,7 @@ def _train(args: argparse.Namespace) -> int:
         num_gpus_per_env_runner=args.num_gpus_per_env_runner,
     )
     settings = merge(settings, flags | {"resources": resources})
-    policy = train(build(TrainConfig, settings), args.out, resume=args.resume, storage=args.storage, trust=args.trust_checkpoint)
+    policy = train(build(TrainConfig, settings), args.out, args.resume, args.storage, _trust(args))
     run = Path(args.out)
     print(f"policy          {policy}")
     print(f"learning curve  {run / 'learning_curve.png'}")
@@ -174,7 +174,7 @@ def _tune(args: argparse.Namespace) -> int:
         config = build(SweepConfig, settings)
     from learners.sweeps.search import sweep
 
-    sweep(config, args.out, resume=args.resume, storage=args.storage, trust=args.trust_checkpoint)
+    sweep(config, args.out, args.resume, args.storage, _trust(args))
     out = Path(args.out)
     print((out / "table.md").read_text(encoding="utf-8"))
     for what, name in (("front", "pareto.json"), ("picture", "pareto.png"), ("chosen", "chosen.yaml")):
@@ -182,6 +182,12 @@ def _tune(args: argparse.Namespace) -> int:
     print(f"TensorBoard     tensorboard --logdir {out / 'trials'}")
     _print_copy(args)
     return 0
+
+
+def _trust(args: argparse.Namespace) -> bool:
+    if args.trust_checkpoint and not args.resume:
+        raise ConfigError("--trust-checkpoint is for --resume: a new run reads nothing that somebody else wrote.")
+    return args.trust_checkpoint
 
 
 def _print_copy(args: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from pyarrow import ArrowInvalid, fs
 
 from envs.errors import ConfigError, TrustError
 from envs.files import UNFINISHED, new_file
+from envs.origin import refuse_links_out
 from envs.pools.media import is_inside
 from learners.run_folder import LOCK_FILE, RunFolder, is_number
 
@@ -66,6 +67,7 @@ class RunCopy:
 
     Raises:
         ConfigError: where the storage is not understood or cannot be written.
+        TrustError: where a link leads out of the copy.
     """
 
     def __init__(self, storage: str, run: RunFolder, key: str = "config.yaml", skip: Collection[str] = ()):
@@ -73,6 +75,8 @@ class RunCopy:
         self._run, self._key, self._skip = run, key, skip
         self._files, self._root = open_place(self.place)
         self._local = isinstance(self._files, fs.LocalFileSystem)
+        if self._local:
+            refuse_links_out(Path(self._root))
         self._sent: dict[str, tuple[int, int]] = {}
         self._made: set[str] = set()
         self._failure: Exception | None = None
@@ -193,8 +197,8 @@ class RunCopy:
             name = path.removeprefix(self._root.rstrip("/") + "/")  # a key of a bucket may hold anything
             if not name or not is_inside(name):
                 raise TrustError(
-                    f"The copy at {self.place} holds {path!r}, which leads out of the run folder; whoever wrote it meant "
-                    "to reach other files. Delete it there, or --resume from another copy."
+                    f"The copy at {self.place} holds {path!r}, which leads out of the run folder, to other files. "
+                    "Delete it there, or --resume from another copy."
                 )
         return [posixpath.relpath(path, self._root) for path in files]
 

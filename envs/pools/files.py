@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from envs.errors import DataError, nearest
 from envs.files import BROKEN_FILE, new_folder
+from envs.origin import refuse_links_out
 from envs.pools import checks, media
 from envs.pools.checks import UNKNOWN
 from envs.pools.pool import Pool
@@ -141,6 +142,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
         raise DataError(f"pool.json lacks {', '.join(sorted(missing))}.")
     if not info["modalities"]:
         raise DataError("pool.json names no modality.")
+    refuse_links_out(folder, [folder / "samples.parquet", folder / "features", *(folder / "features").glob("*.npy")])
     features = {}
     for entry in info["modalities"]:
         modality = str(entry["name"])

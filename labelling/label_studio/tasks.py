@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import mimetypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from xml.etree import ElementTree
 
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
+from envs.pools.media import picture_type, sound_type
 from labelling.asking import shown_rows
 from labelling.journal import Event
 from labelling.project import Project
@@ -79,7 +79,7 @@ def make_tasks(project: Project, event: Event, media_url: str | None = None) -> 
     for row in shown_rows(project, event):
         data = {"sample": row["id"], "batch": event["batch"], "why": row["why"]}
         for kind in project.shown_columns:
-            data[kind] = row[kind] if kind == "text" else _address(row[kind], media_url)
+            data[kind] = row[kind] if kind == "text" else _address(kind, row[kind], media_url)
         task: dict[str, Any] = {"data": data}
         if row["predicted"]:
             result: dict[str, Any] = {"from_name": CHOICE, "to_name": _object(project), "type": "choices"}
@@ -168,12 +168,22 @@ def _object(project: Project) -> str:
     return next(iter(project.shown_columns), "sample")
 
 
-def _address(path: str, media_url: str | None) -> str:
+def _address(kind: str, path: str, media_url: str | None) -> str:
     """The address by which a browser loads a file."""
     if not path:
         return ""
     if media_url is not None:
         return media_url + quote(str(Path(path).absolute()).lstrip("/"))
+    return file_in_task(kind, path)
+
+
+def file_in_task(kind: str, path: str) -> str:
+    """A picture or sound as the address that holds it itself; its content must be one, whatever its name.
+
+    Raises:
+        ConfigError: where it is too large.
+        DataError: where it cannot be read, or is something else.
+    """
     try:
         size = Path(path).stat().st_size
         if size > LARGEST:
@@ -181,8 +191,13 @@ def _address(path: str, media_url: str | None) -> str:
                 f"{path} has {size:,} bytes, and a task holds files of up to {LARGEST:,}; serve them, and name the "
                 "address with --media-url."
             )
-        content = base64.b64encode(Path(path).read_bytes()).decode()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from None
-    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{content}"
+    found = picture_type(content) if kind == "picture" else sound_type(content)
+    if found is None:
+        raise DataError(
+            f"{path} is no {'picture' if kind == 'picture' else 'sound'} in a format that is known, whatever its name; "
+            "only such files go into tasks. Correct the file, or serve it and name the address with --media-url."
+        )
+    return f"data:{found};base64,{base64.b64encode(content).decode()}"
