@@ -4,6 +4,7 @@ config.yaml             every setting, resolved
 policy/                 the exported policy, renewed after each iteration
 checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
 history.jsonl           figures of each iteration
+.origin                 who began the run, see envs.origin
 tensorboard/            events; in exported/ those of the exported policy's own episodes, at the end
 learning_curve.png      at the end
 """
