@@ -33,6 +33,10 @@ class PolicyError(RLMBAError):
     """A policy file or checkpoint is missing, broken or does not fit."""
 
 
+class TrustError(RLMBAError):
+    """A file or folder that this user did not write would run code, or reach other files of the machine."""
+
+
 class StrategyError(RLMBAError):
     """A selection strategy is unknown or returned something that is not a valid batch."""
 

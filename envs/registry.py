@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
-from envs.errors import ConfigError, RLMBAError, nearest
+from envs.errors import ConfigError, RLMBAError, TrustError, nearest
 
 T = TypeVar("T")
+
+TRUSTED = "RL_MBA_TRUSTED_MODULES"  # variable with modules that files may name, separated by commas
+
+_named: set[str] = set()  # each module:name that was asked for, beside what files say
+_reading: ContextVar[Path | None] = ContextVar("reading", default=None)  # the file whose names are not trusted
+
+
+@contextmanager
+def names_of(file: Path, trusted: bool) -> Iterator[None]:
+    """Names in this block come from a file, which may be a stranger's: what is imported runs.
+
+    Unless the file is trusted, `module:name` is imported only where this process was told the same name otherwise, in
+    settings or on the command line, or where $RL_MBA_TRUSTED_MODULES names the module.
+    """
+    token = _reading.set(None if trusted else file)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
 
 
 class Registry(dict[str, T]):
@@ -57,7 +80,19 @@ class Registry(dict[str, T]):
                 f"Unknown {self.noun} {name!r}.{nearest(name, self)} {plural.capitalize()}: {', '.join(self)}; or "
                 "module:name of your own."
             )
+        if name not in self.values():  # an entry of ours that is imported when it is asked for
+            self._check_trust(name, module)
         try:
             return getattr(import_module(module), attribute)
         except (ImportError, AttributeError, ValueError, SyntaxError) as error:
             raise self.error(f"The {self.noun} {name!r} cannot be imported: {error}.") from error
+
+    def _check_trust(self, name: str, module: str) -> None:
+        file = _reading.get()
+        if file is None:
+            _named.add(name)
+        elif name not in _named and module not in os.environ.get(TRUSTED, "").split(","):
+            raise TrustError(
+                f"{file} names the {self.noun} {name!r}, which runs the module {module!r}, and this user did not write "
+                f"it. If you know what that module does, set {TRUSTED}={module} and try again."
+            )

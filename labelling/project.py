@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from envs.errors import ConfigError, DataError, shorten
 from envs.fields import Help, Section
 from envs.files import write_text
+from envs.origin import refuse_links_out
 from envs.pools import Pool, load_pool, media
 from envs.pools.checks import VALIDATION
 from envs.pools.media import Moved
@@ -78,10 +79,12 @@ class Project:
 
     Raises:
         DataError: where it is none, is damaged, or comes from a newer release.
+        TrustError: where a link leads out of it.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).absolute()
+        refuse_links_out(self.path)
         found = _read_info(self.path / "project.json")
         info = _migrated(found, self.path)
         self._outdated = info if info != found else None

@@ -72,7 +72,7 @@ def _add_train(commands: Any) -> None:
         help="go on from the last checkpoint in --out, or --storage; what else is given must be as there, but for "
         "time, processes and iterations",
     )
-    _add_storage(train)
+    _add_resuming(train)
     train.set_defaults(run=_train)
 
 
@@ -95,11 +95,16 @@ def _add_tune(commands: Any) -> None:
         action="store_true",
         help="go on with the interrupted sweep in --out, or --storage; what else is given must be as there",
     )
-    _add_storage(tune)
+    _add_resuming(tune)
     tune.set_defaults(run=_tune)
 
 
-def _add_storage(command: CommandParser) -> None:
+def _add_resuming(command: CommandParser) -> None:
+    command.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="with --resume: take a folder that another user or installation wrote, and run what is in it",
+    )
     command.add_argument(
         "--storage",
         metavar="DIR|URL",
@@ -140,7 +145,7 @@ def _train(args: argparse.Namespace) -> int:
     )
     settings = merge(settings, flags | {"resources": resources})
     if args.resume:
-        policy = go_on(args.out, settings, args.storage)
+        policy = go_on(args.out, settings, args.storage, _trust(args))
     else:
         policy = train(build(TrainConfig, settings), args.out, storage=args.storage)
     run = Path(args.out)
@@ -178,7 +183,7 @@ def _tune(args: argparse.Namespace) -> int:
     config = None if args.resume else build(SweepConfig, settings)
     from learners.sweeps.search import sweep
 
-    sweep(config, args.out, resume=args.resume, storage=args.storage, given=settings)
+    sweep(config, args.out, args.resume, args.storage, settings, _trust(args))
     out = Path(args.out)
     print((out / "table.md").read_text(encoding="utf-8"))
     for what, name in (("front", "pareto.json"), ("picture", "pareto.png"), ("chosen", "chosen.yaml")):
@@ -186,6 +191,12 @@ def _tune(args: argparse.Namespace) -> int:
     print(f"TensorBoard     tensorboard --logdir {out / 'trials'}")
     _print_copy(args)
     return 0
+
+
+def _trust(args: argparse.Namespace) -> bool:
+    if args.trust_checkpoint and not args.resume:
+        raise ConfigError("--trust-checkpoint is for --resume: a new run reads nothing that somebody else wrote.")
+    return args.trust_checkpoint
 
 
 def _print_copy(args: argparse.Namespace) -> None:

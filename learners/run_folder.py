@@ -4,6 +4,7 @@ config.yaml             every setting, resolved
 policy/                 the exported policy, renewed after each iteration
 checkpoints/000012/     the last few iterations; a checkpoint appears under its name only when complete
 history.jsonl           figures of each iteration
+.origin                 who began the run, see envs.origin
 tensorboard/            events; in exported/ those of the exported policy's own episodes, at the end
 learning_curve.png      at the end
 """
@@ -21,10 +22,16 @@ from filelock import FileLock, Timeout
 
 from envs.errors import ConfigError
 from envs.files import UNFINISHED, new_file, new_folder, remove_unfinished
+from envs.origin import MARK
 from envs.reading import parse_json, reading
 
 KEPT_CHECKPOINTS = 3
 LOCK_FILE = ".lock"
+
+
+def is_number(name: object) -> bool:
+    """Whether a checkpoint may be called so."""
+    return isinstance(name, str) and name.isascii() and name.isdigit()
 
 
 class RunFolder:
@@ -75,7 +82,8 @@ class RunFolder:
         return not left or (
             (self.root / LOCK_FILE).exists()  # else these are settings that somebody wrote
             and self.config.name in left
-            and left <= {p.name for p in (self.config, self.checkpoints, self.history, self.tensorboard)}
+            and left
+            <= {p.name for p in (self.config, self.checkpoints, self.history, self.tensorboard, self.root / MARK)}
             and not self.finished_checkpoints()
             and not (self.history.is_file() and self.history.stat().st_size)
         )
@@ -106,7 +114,7 @@ class RunFolder:
         """Complete checkpoints, oldest first."""
         if not self.checkpoints.is_dir():
             return []
-        return sorted(p for p in self.checkpoints.iterdir() if p.name.isascii() and p.name.isdigit())
+        return sorted(p for p in self.checkpoints.iterdir() if is_number(p.name))
 
     def append_history(self, row: dict[str, Any]) -> None:
         """Add an iteration's figures."""

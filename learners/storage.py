@@ -16,9 +16,11 @@ from pathlib import Path
 
 from pyarrow import ArrowInvalid, fs
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, TrustError
 from envs.files import UNFINISHED, new_file
-from learners.run_folder import LOCK_FILE, RunFolder
+from envs.origin import refuse_links_out
+from envs.pools.media import is_inside
+from learners.run_folder import LOCK_FILE, RunFolder, is_number
 
 MARKER = "copied.json"
 PROBE = "writable"
@@ -65,6 +67,7 @@ class RunCopy:
 
     Raises:
         ConfigError: where the storage is not understood or cannot be written.
+        TrustError: where a link leads out of the copy.
     """
 
     def __init__(self, storage: str, run: RunFolder, key: str = "config.yaml", skip: Collection[str] = ()):
@@ -72,6 +75,8 @@ class RunCopy:
         self._run, self._key, self._skip = run, key, skip
         self._files, self._root = open_place(self.place)
         self._local = isinstance(self._files, fs.LocalFileSystem)
+        if self._local:
+            refuse_links_out(Path(self._root))
         self._sent: dict[str, tuple[int, int]] = {}
         self._made: set[str] = set()
         self._failure: Exception | None = None
@@ -92,7 +97,7 @@ class RunCopy:
         try:
             with self._files.open_input_file(self._at(MARKER)) as stream:
                 names = json.loads(stream.read())["checkpoints"]
-            return sorted(name for name in names if name.isdigit())
+            return sorted(name for name in names if is_number(name))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -108,6 +113,7 @@ class RunCopy:
 
         Raises:
             ConfigError: where it cannot be read, or the run folder is in use or not a run's.
+            TrustError: where a name there leads out of the run folder.
         """
         there, here = self.complete(), self._run.finished_checkpoints()
         begun, unfinished = (self._run.root / self._key).is_file(), self._run.root / MARKER
@@ -186,7 +192,15 @@ class RunCopy:
 
     def _listed(self) -> list[str]:
         infos = self._files.get_file_info(fs.FileSelector(self._root, recursive=True))
-        return [posixpath.relpath(info.path, self._root) for info in infos if info.type == fs.FileType.File]
+        files = [info.path for info in infos if info.type == fs.FileType.File]
+        for path in files:
+            name = path.removeprefix(self._root.rstrip("/") + "/")  # a key of a bucket may hold anything
+            if not name or not is_inside(name):
+                raise TrustError(
+                    f"The copy at {self.place} holds {path!r}, which leads out of the run folder, to other files. "
+                    "Delete it there, or --resume from another copy."
+                )
+        return [posixpath.relpath(path, self._root) for path in files]
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._at(name)

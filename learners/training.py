@@ -16,8 +16,10 @@ import torch
 
 from envs.errors import ConfigError
 from envs.fields import flat
+from envs.origin import is_signed_folder, refuse_links_out, sign_folder
 from envs.pools import Pool
 from envs.pools.partition import partition
+from envs.registry import names_of
 from envs.source import open_source
 from envs.sources import absolute_name, is_family
 from learners.placement import describe, size_of
@@ -36,7 +38,9 @@ FREE = ("minutes", "resources.", "learner.iterations", "evolution.generations")
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
 
 
-def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: str | None = None) -> Path:
+def train(
+    config: TrainConfig, out: str | Path, resume: bool = False, storage: str | None = None, trust: bool = False
+) -> Path:
     """Train a policy; returns its folder.
 
     Args:
@@ -45,25 +49,27 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, storage: s
         resume: go on from the last checkpoint of an interrupted run.
         storage: folder or URL that receives a copy of the run folder after each iteration; a run is resumed from it
             where it has come further there than in `out`.
+        trust: resume whatever is there, also where that runs code of whoever wrote it.
 
     Raises:
         RLMBAError: on bad settings or data, before any work starts; at the end, where the copy is not complete.
     """
     if resume:
-        return go_on(out, {"minutes": config.minutes}, storage)
+        return go_on(out, {"minutes": config.minutes}, storage, trust)
     run = RunFolder(out)
     copy = RunCopy(storage, run) if storage else None
     if copy is not None:
         copy.refuse_other_run()
     _check_vacant(run)
+    _check_baselines(config)
     return _work(config, run, copy)
 
 
-def go_on(out: str | Path, given: Mapping[str, Any], storage: str | None = None) -> Path:
+def go_on(out: str | Path, given: Mapping[str, Any], storage: str | None = None, trust: bool = False) -> Path:
     """Go on with an interrupted run; returns its policy's folder.
 
     Args:
-        out, storage: as of `train`.
+        out, storage, trust: as of `train`.
         given: settings laid over those of the folder. How long the run trains and what it occupies may be other than
             before, all else must be as there; minutes hold for this time.
 
@@ -71,21 +77,27 @@ def go_on(out: str | Path, given: Mapping[str, Any], storage: str | None = None)
         RLMBAError: as `train`; where there is no run, or another one than was given.
     """
     run = RunFolder(out)
+    trusted = trust or is_signed_folder(run.root)
+    if not trusted:
+        refuse_links_out(run.root)
     copy = RunCopy(storage, run) if storage else None
-    held = _held(run, copy)
+    if copy is not None:
+        copy.fetch()
+    with names_of(run.config, trusted):
+        held = _held(run)
+        _check_baselines(held)
     settings = {name: value for name, value in dataclasses.asdict(held).items() if name != "preset"}
     config = build(TrainConfig, merge(settings, given))
     if "preset" not in given:
         config = dataclasses.replace(config, preset=held.preset)
     _check_goes_on(held, config, run)
-    return _work(config, run, copy, held)
+    return _work(config, run, copy, held, trust)
 
 
-def _work(config: TrainConfig, run: RunFolder, copy: RunCopy | None, held: TrainConfig | None = None) -> Path:
+def _work(
+    config: TrainConfig, run: RunFolder, copy: RunCopy | None, held: TrainConfig | None = None, trust: bool = False
+) -> Path:
     """Train in a folder: a new run, or the one with the settings that it holds."""
-    if config.trainer.needs_baselines:
-        for name in config.reward.baselines:
-            get_strategy(name)
     check_gpus(config.resources.gpus)
     pools = opened(config)
     card = policy_card(config, pools)
@@ -103,15 +115,15 @@ def _work(config: TrainConfig, run: RunFolder, copy: RunCopy | None, held: Train
                 run.clear()
             minutes = config.minutes if held is None else held.minutes
             run.write_text(run.config, to_yaml(dataclasses.replace(config, minutes=minutes)))
-            return _train(config, run, card, stopping, copy)
+            if held is None:
+                sign_folder(run.root)
+            return _train(config, run, card, stopping, copy, trust)
     finally:
         run.release()
 
 
-def _held(run: RunFolder, copy: RunCopy | None) -> TrainConfig:
-    """Settings of the run in a folder, after its copy was fetched."""
-    if copy is not None:
-        copy.fetch()
+def _held(run: RunFolder) -> TrainConfig:
+    """Settings of the run in a folder."""
     if not run.is_run():
         raise ConfigError(f"{run.root} holds no run to resume; start one without --resume.")
     settings = read_yaml(run.config)
@@ -138,6 +150,12 @@ def _check_goes_on(held: TrainConfig, config: TrainConfig, run: RunFolder) -> No
 
 def _with_absolute_names(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, datasets=tuple(absolute_name(name) for name in config.datasets))
+
+
+def _check_baselines(config: TrainConfig) -> None:
+    if config.trainer.needs_baselines:
+        for name in config.reward.baselines:
+            get_strategy(name)
 
 
 def opened(config: TrainConfig) -> list[Pool]:
@@ -175,12 +193,18 @@ def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
 
 
 def _train(
-    config: TrainConfig, run: RunFolder, card: PolicyCard, stopping: threading.Event, copy: RunCopy | None
+    config: TrainConfig,
+    run: RunFolder,
+    card: PolicyCard,
+    stopping: threading.Event,
+    copy: RunCopy | None,
+    trust: bool,
 ) -> Path:
     progress, clock = Progress(), time.monotonic()
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
     trainer = config.trainer(config, card, done, progress.say)
+    trainer.trusts_checkpoints = trust
     iteration, minutes = done, 0.0
 
     def over() -> bool:

@@ -17,7 +17,9 @@ from typing_extensions import TypedDict
 from envs.candidates import CandidateConfig
 from envs.errors import ConfigError, PolicyError, shorten
 from envs.files import new_file
+from envs.origin import is_signed, sign
 from envs.reading import parse_json, reading, typed
+from envs.registry import names_of
 from policies.selector import Selector, SelectorConfig
 
 FORMAT = 1
@@ -62,10 +64,10 @@ def save_policy(selector: Selector, card: PolicyCard, folder: str | Path) -> Pat
     state = {k: v.detach().cpu().float().contiguous() for k, v in selector.state_dict().items()}
     with new_file(folder / WEIGHTS_FILE) as aside:
         save_file(state, aside, metadata={"format": str(FORMAT)})
-    text = json.dumps(
-        {"format": FORMAT, "selector": asdict(selector.config), **asdict(card), "weights": selector.named_weights()},
-        indent=2,
-    )
+    content = {"format": FORMAT, "selector": asdict(selector.config), **asdict(card)}
+    if imported := _imported(content["selector"]):
+        content["signature"] = sign(imported)
+    text = json.dumps(content | {"weights": selector.named_weights()}, indent=2)
     with new_file(folder / CARD_FILE) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
     return folder
@@ -97,8 +99,15 @@ def pretrained_policy() -> Path:
         ) from None
 
 
-def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
-    """Read a policy; where it looks at features named by `module:name`, those modules are imported.
+def load_policy(path: str | Path, trust: bool = False) -> tuple[Selector, PolicyCard]:
+    """Read a policy.
+
+    One that looks at features named by `module:name` has those modules imported, which runs them. That is done where
+    this user saved a policy with these names, where this process was told them before, or where
+    $RL_MBA_TRUSTED_MODULES names the modules; all other policies are data.
+
+    Args:
+        trust: import whatever the file names.
 
     Raises:
         PolicyError: naming the file and what is wrong with it.
@@ -109,10 +118,13 @@ def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
         state = load_file(weights_file)
     try:
         with reading(card_file, "is not a readable policy card: {reason}. Export it again", PolicyError):
-            config, card = _read_card(card_file)
+            config, card, trusted = _read_card(card_file, trust)
     except ConfigError as error:
         raise PolicyError(f"{card_file} does not fit this version: {error}") from error
-    with reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError):
+    with (
+        names_of(card_file, trusted),
+        reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError),
+    ):
         selector = _filled(config, state)
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
@@ -120,7 +132,8 @@ def load_policy(path: str | Path) -> tuple[Selector, PolicyCard]:
     return selector.eval(), card
 
 
-def _read_card(file: Path) -> tuple[SelectorConfig, PolicyCard]:
+def _read_card(file: Path, trust: bool) -> tuple[SelectorConfig, PolicyCard, bool]:
+    """What a policy's card says, and whether the names of modules in it are trusted."""
     raw = parse_json(file.read_text(encoding="utf-8"))
     if raw["format"] != FORMAT:
         raise PolicyError(f"{file} has format {shorten(raw['format'])}; this version reads format {FORMAT}.")
@@ -128,7 +141,9 @@ def _read_card(file: Path) -> tuple[SelectorConfig, PolicyCard]:
     known["candidates"] = asdict(typed(CandidateConfig, known["candidates"]))
     card = typed(PolicyCard, known)
     typed(list[_Source], card.trained_on)
-    return typed(SelectorConfig, raw["selector"]), card
+    trusted = trust or is_signed(_imported(raw["selector"]), raw.get("signature"))
+    with names_of(file, trusted):
+        return typed(SelectorConfig, raw["selector"]), card, trusted
 
 
 def _filled(config: SelectorConfig, state: dict[str, Tensor]) -> Selector:
@@ -141,3 +156,10 @@ def _filled(config: SelectorConfig, state: dict[str, Tensor]) -> Selector:
     selector = Selector(config)
     selector.load_state_dict(state)
     return selector
+
+
+def _imported(selector: dict[str, Any]) -> str:
+    """What a policy has imported, as the text that is signed; "" for a policy that is data alone."""
+    names = [*selector.get("features", ()), *selector.get("batch_features", ())]
+    found = sorted({name for name in names if isinstance(name, str) and ":" in name})
+    return f"policy {json.dumps(found)}" if found else ""

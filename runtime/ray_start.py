@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private import services
+from ray._private import ray_constants, services
 from ray._private.node import Node
 
 from envs.errors import ConfigError
@@ -135,7 +135,7 @@ def own_ray(options: Mapping[str, Any], say: Callable[[str], Any]) -> Iterator[N
 def _start(options: Mapping[str, Any], say: Callable[[str], Any]) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _patience():
+            with _patience(), _on_this_machine_alone():
                 ray.init(address="local", **options)
             return
         except BaseException as error:
@@ -235,6 +235,20 @@ def _patience() -> Iterator[None]:
         yield
     finally:
         services.get_node = ask
+
+
+@contextmanager
+def _on_this_machine_alone() -> Iterator[None]:
+    """Let a Ray that starts in the block listen on 127.0.0.1 only, as it does on macOS and Windows.
+
+    On Linux it would listen on every address, and it makes the network's of 127.0.0.1 where `ray.init` is given that.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _clear_away(error: BaseException) -> None:

@@ -39,9 +39,10 @@ if os.environ.get("CI"):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tests leave the user's cache alone."""
+    """Tests leave the user's cache and key alone."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["RL_MBA_CACHE"] = str(folder)
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
     return folder
 
 

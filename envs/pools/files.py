@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from envs.errors import DataError, nearest, shorten
 from envs.files import new_folder
+from envs.origin import refuse_links_out
 from envs.pools import checks, media
 from envs.pools.checks import UNKNOWN
 from envs.pools.pool import Pool
@@ -122,6 +123,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
         DataError, or whatever a library raises.
     """
     info = _read_info(folder)
+    refuse_links_out(folder, [folder / "samples.parquet", folder / "features", *(folder / "features").glob("*.npy")])
     features = {}
     for entry in typed(list[dict[str, Any]], info["modalities"]):
         modality = str(entry["name"])

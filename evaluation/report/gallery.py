@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from envs.pools import Pool
+from envs.pools.media import picture_type
 from evaluation.runs import Played
 
 PER_ROUND = 20  # samples shown of a round
 TEXT_LENGTH = 60  # characters shown of a text
 PICTURE_LIMIT = 64 * 1024  # bytes; a larger file is left out
 
-# First bytes of the formats that every browser shows. Nothing else goes into the page.
-_FORMATS = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+# Formats that every browser shows. Nothing else goes into the page.
+_FORMATS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def has_gallery(pool: Pool) -> bool:
@@ -94,11 +95,11 @@ class _Pictures:
             content = path.read_bytes()
         except (OSError, ValueError):
             return self._leave_out("not readable")
-        kind = next((kind for start, kind in _FORMATS if content.startswith(start)), None)
-        if kind is None:
+        kind = picture_type(content)
+        if kind not in _FORMATS:
             return self._leave_out("not PNG, JPEG, GIF or WebP")
         self.left -= size
-        self.content.append(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+        self.content.append(f"data:{kind};base64,{base64.b64encode(content).decode()}")
         return len(self.content) - 1
 
     def _leave_out(self, reason: str) -> int:

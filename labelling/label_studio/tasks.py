@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import mimetypes
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +14,7 @@ from xml.etree import ElementTree
 
 from envs.errors import ConfigError, DataError
 from envs.files import write_text
-from envs.pools.media import is_address
+from envs.pools.media import is_address, picture_type, sound_type
 from envs.reading import read_json
 from labelling.answers import Answer, latest
 from labelling.asking import shown_rows
@@ -101,7 +100,7 @@ def make_tasks(
         data = {"sample": row["id"], "batch": event.batch, "why": row["why"], KEY: identity.key(row["id"])}
         try:
             for kind in project.shown_columns:
-                data[kind] = row[kind] if kind == "text" else _address(row[kind], media_url)
+                data[kind] = row[kind] if kind == "text" else _address(kind, row[kind], media_url)
         except (ConfigError, DataError) as error:
             problem = problem or error
             if left_out is not None:
@@ -265,12 +264,22 @@ def _object(project: Project) -> str:
     return next(iter(project.shown_columns), "sample")
 
 
-def _address(path: str, media_url: str | None) -> str:
+def _address(kind: str, path: str, media_url: str | None) -> str:
     """The address by which a browser loads a file."""
     if not path or is_address(path):
         return path
     if media_url is not None:
         return media_url + quote(str(Path(path).absolute()).lstrip("/"))
+    return file_in_task(kind, path)
+
+
+def file_in_task(kind: str, path: str) -> str:
+    """A picture or sound as the address that holds it itself; its content must be one, whatever its name.
+
+    Raises:
+        ConfigError: where it is too large.
+        DataError: where it cannot be read, or is something else.
+    """
     try:
         size = Path(path).stat().st_size
         if size > LARGEST:
@@ -278,8 +287,13 @@ def _address(path: str, media_url: str | None) -> str:
                 f"{path} has {size:,} bytes, and a task holds files of up to {LARGEST:,}; serve them, and name the "
                 "address with --media-url."
             )
-        content = base64.b64encode(Path(path).read_bytes()).decode()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from None
-    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{content}"
+    found = picture_type(content) if kind == "picture" else sound_type(content)
+    if found is None:
+        raise DataError(
+            f"{path} is no {'picture' if kind == 'picture' else 'sound'} in a format that is known, whatever its name; "
+            "only such files go into tasks. Correct the file, or serve it and name the address with --media-url."
+        )
+    return f"data:{found};base64,{base64.b64encode(content).decode()}"

@@ -44,6 +44,7 @@ class Trainer:
     verb = "learns"  # what it does with episodes, beside playing them
     needs_baselines = False  # whether rewards are relative to the curves of `reward.baselines`
     needs_ray = False  # whether Ray must run even where the driver plays alone
+    trusts_checkpoints = False  # whether `restore` may run what a checkpoint holds
     process_bytes = 400e6  # a process that plays and has done nothing yet: Python, torch and Ray; docs/scaling.md
 
     @classmethod

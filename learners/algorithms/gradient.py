@@ -12,10 +12,11 @@ import numpy as np
 from ray.tune.registry import register_env
 from ray.tune.trainable import trainable
 
-from envs.errors import ConfigError, PolicyError
+from envs.errors import ConfigError, PolicyError, TrustError
 from envs.multimodal_al import VectorMultimodalALEnv
 from envs.names import unique_names
 from learners.algorithms.base import Say, Trainer, silent
+from learners.algorithms.checkpoint import is_pickled, read_state, write_state
 from learners.algorithms.ppo import APPO, PPO
 from learners.algorithms.reinforce import RESULTS, Reinforce
 from learners.baseline_curves import baseline_curves
@@ -114,13 +115,22 @@ class GradientTrainer(Trainer):
         return selector
 
     def save(self, folder: str) -> None:
-        self.algorithm.save_to_path(folder)
-        self.algorithm.check_learners()  # it says nothing about a learner that could not write its part
+        write_state(self.algorithm.learned_state(), Path(folder))
 
     def restore(self, checkpoint: Path) -> None:
+        pickled = is_pickled(checkpoint)
+        if pickled and not self.trusts_checkpoints:
+            raise TrustError(
+                f"The checkpoint {checkpoint} was written by an earlier version in a form (pickle) that can run any "
+                "code of whoever wrote it. If that was you or somebody you trust, go on with: python run.py train "
+                f"--out {checkpoint.parent.parent} --resume --trust-checkpoint"
+            )
         try:
-            self.algorithm.restore_from_path(str(checkpoint.absolute()))
-        except Exception as error:  # whatever RLlib raises on a damaged folder
+            if pickled:
+                self.algorithm.restore_from_path(str(checkpoint.absolute()))
+            else:
+                self.algorithm.set_learned_state(read_state(checkpoint))
+        except Exception as error:  # whatever safetensors, torch or RLlib raise on a damaged folder
             raise PolicyError(
                 f"The checkpoint {checkpoint} cannot be read ({type(error).__name__}: {error}). Delete that folder "
                 "and --resume again to go on from the one before it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -29,11 +29,13 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
+    WEIGHTS_SEQ_NO,
 )
 from torch import Tensor
 
 from envs.errors import RLMBAError
 from learners.advantages import ADVANTAGES
+from learners.algorithms.checkpoint import LearnedState
 from learners.algorithms.config import LearnerConfig, ProximalConfig
 from learners.algorithms.drawn import drawn_values
 from learners.algorithms.rl_module import PICKED, SelectorModule
@@ -126,7 +128,7 @@ class Reinforce(Algorithm):
     """Policy gradient on whole episodes.
 
     Beside RLlib's own state it keeps that of the advantages and the averaged weights; both live on the driver, so
-    they are one thing however many learners there are.
+    they are one thing however many learners there are. Checkpoints are ours (`learned_state`): RLlib's are pickles.
     """
 
     needs_behaviour = False  # whether the loss compares with the policy that drew
@@ -288,29 +290,51 @@ class Reinforce(Algorithm):
         """State dict of a `Selector` with the averaged weights."""
         return {name: torch.from_numpy(value.copy()) for name, value in self.averaged.items()}
 
-    @override(Algorithm)
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(RESULTS, components, not_components):
-            state[RESULTS] = {
-                "advantages": self.advantages.get_state(),
-                "averaged": self.averaged,
-                "updates": self._updates,
-                "labels": self.labels,
-            }
-        return state
+    def learned_state(self) -> LearnedState:
+        """All that learning goes on from: weights, moments of the optimiser, the averaged weights, and what we count.
+
+        Raises:
+            RLMBAError: where a learner has ended, whose part would be missing.
+        """
+        self.check_learners()
+        try:
+            learner = self.learner_group.get_state(components="learner")["learner"]
+        except Exception:
+            self.check_learners()
+            raise
+        (optimiser,) = learner["optimizer"].values()
+        return LearnedState(
+            weights=learner["rl_module"][DEFAULT_MODULE_ID],
+            averaged=self.averaged,
+            moments=optimiser["state"]["state"],
+            steps=learner[WEIGHTS_SEQ_NO],
+            updates=self._updates,
+            advantages=self.advantages.get_state(),
+            labels=self.labels,
+        )
+
+    def set_learned_state(self, state: LearnedState) -> None:
+        """Go on from `learned_state` of an algorithm of the same settings."""
+        learner = self.learner_group.get_state(components="learner")["learner"]
+        now = learner["rl_module"][DEFAULT_MODULE_ID]
+        if {n: v.shape for n, v in now.items()} != {n: v.shape for n, v in state.weights.items()}:
+            raise ValueError("its weights have other names or shapes than the policy of these settings")
+        (optimiser,) = learner["optimizer"].values()
+        optimiser["state"]["state"] = state.moments
+        learner |= {"rl_module": {DEFAULT_MODULE_ID: state.weights}, WEIGHTS_SEQ_NO: state.steps}
+        self.learner_group.set_state({"learner": learner})
+        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        self._set_own_state(state.advantages, state.averaged, state.updates, state.labels)
+
+    def _set_own_state(
+        self, advantages: dict[str, Any], averaged: dict[str, np.ndarray], updates: int, labels: dict[int, int]
+    ) -> None:
+        self.advantages.set_state(advantages)
+        self.averaged, self._updates, self.labels = averaged, updates, labels
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint of an earlier version, which was RLlib's with our state added."""
         super().set_state(state)
         if RESULTS in state:
-            self.advantages.set_state(state[RESULTS]["advantages"])
-            self.averaged = state[RESULTS]["averaged"]
-            self._updates = state[RESULTS]["updates"]
-            self.labels = state[RESULTS]["labels"]
+            self._set_own_state(**state[RESULTS])

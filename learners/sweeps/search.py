@@ -30,8 +30,9 @@ from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, TrustError
 from envs.fields import flat
+from envs.origin import is_signed_folder, sign_folder
 from envs.source import open_source, training_starts, training_trainer
 from envs.sources import absolute_name, is_family, open_dataset
 from learners.algorithms.population import Arena, play_population
@@ -58,6 +59,7 @@ def sweep(
     resume: bool = False,
     storage: str | None = None,
     given: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Search; returns the content of pareto.json.
 
@@ -68,6 +70,7 @@ def sweep(
         storage: folder or URL that receives Ray Tune's state, copies of the trials' run folders after each slice, and
             of what the sweep ends with; the trials' machines need share no other folder.
         given: with `resume`, settings that the sweep in the folder must have.
+        trust: resume whatever is there, although Ray Tune's state can run code of whoever wrote it.
 
     Raises:
         RLMBAError: on bad settings or data, before any trial starts; where every trial failed, or another process is
@@ -80,6 +83,9 @@ def sweep(
         copy.fetch()
     elif copy is not None:
         copy.refuse_other_run()
+    place = copy.place if copy is not None else None
+    if resume and not trust:
+        _check_origin(out, place)
     config = _with_data(_resumed(out, given or {}) if resume else _fresh(config, folder))
     folder.lock()
     try:
@@ -88,9 +94,10 @@ def sweep(
         with local_ray(config.concurrent), faults_in_words(out):
             if not resume:
                 folder.write_text(out / DESCRIBED, to_yaml(config))
+                sign_folder(out, place)
             if copy is not None:
                 copy.send()
-            found = _search(config, out, resume, copy.place if copy is not None else None)
+            found = _search(config, out, place, resume, trust)
         summary = _conclude(config, out, found)
         if copy is not None:
             copy.finish()
@@ -148,9 +155,19 @@ def _with_data(config: SweepConfig) -> SweepConfig:
     return replace(config, train=dict(config.train) | {"datasets": datasets})
 
 
-def _search(config: SweepConfig, out: Path, resume: bool, place: str | None) -> tune.ResultGrid:
+def _check_origin(out: Path, place: str | None) -> None:
+    """Raise TrustError where somebody else may have written the sweep in a folder, whose state Ray Tune unpickles."""
+    if (out / DESCRIBED).is_file() and not is_signed_folder(out, place):
+        raise TrustError(
+            f"The sweep in {place or out} was not begun there by this user of this machine, and its state (Ray Tune's, "
+            "pickled) can run any code of whoever wrote it. If that was you or somebody you trust, go on with "
+            "--resume --trust-checkpoint."
+        )
+
+
+def _search(config: SweepConfig, out: Path, place: str | None, resume: bool, trust: bool) -> tune.ResultGrid:
     """Run the trials, or those that are left; their state lies at `place`, else in `out`."""
-    tried = tune.with_parameters(_trial, config=config, out=str(out), place=place)
+    tried = tune.with_parameters(_trial, config=config, out=str(out), place=place, trust=trust)
     tried = tune.with_resources(tried, {"cpu": 1})
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each trial writes its own events
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -214,7 +231,7 @@ def _tune_config(config: SweepConfig) -> tune.TuneConfig:
     return tune.TuneConfig(scheduler=scheduler, **common)
 
 
-def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | None) -> None:
+def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | None, trust: bool) -> None:
     """One trial, in a process of its own: train in slices, measure after each."""
     torch.set_num_threads(1)
     context = tune.get_context()
@@ -240,7 +257,7 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | N
             shutil.rmtree(run.root, ignore_errors=True)
         else:
             run.write_text(run.config, to_yaml(replace(now, datasets=tuple(map(absolute_name, now.datasets)))))
-        train(now, run.root, resume=resume)
+        train(now, run.root, resume=resume, trust=trust)
         measured = measure(now, run.policy, config.starts)
         if copy is not None:
             copy.send()

@@ -6,7 +6,6 @@ python -m pytest tests/learners/test_faults.py -m slow -s    # prints the second
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from envs.errors import RLMBAError
@@ -312,23 +312,21 @@ def test_the_learner_is_killed(start, undisturbed):
 
 
 def test_a_checkpoint_that_lacks_the_learner_is_none(tmp_path):
-    """RLlib's save_to_path passes over a learner that ends while it writes, or cannot."""
+    """The learner ends before, or while, it is asked for its part."""
     resources = {"num_env_runners": 0, "num_learners": 1}
     given = {"datasets": [DATASET], "reward": {"baselines": []}, "resources": resources}
     config = build(TrainConfig, merge(parse_overrides(SMALL), given))
-
-    def full(learner) -> None:
-        def save_to_path(*args, **kwargs):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        learner.save_to_path = save_to_path
-
     with local_ray(1):
         trainer = ReinforceTrainer(config, policy_card(config, opened(config)), 0, Progress())
+        (tmp_path / "whole").mkdir()
         trainer.save(str(tmp_path / "whole"))
-        trainer.algorithm.learner_group.foreach_learner(full)
-        with pytest.raises(RLMBAError, match="--resume"):
-            trainer.save(str(tmp_path / "broken"))
+        for learner in trainer.algorithm.learner_group._worker_manager.actors().values():
+            ray.kill(learner)
+        for name in ("broken", "again"):
+            (tmp_path / name).mkdir()
+            with pytest.raises(RLMBAError, match="--resume"):
+                trainer.save(str(tmp_path / name))
+            assert not list((tmp_path / name).iterdir())
         trainer.stop()
 
 

@@ -77,8 +77,9 @@ def test_broken_checkpoint_is_named(tmp_path, capsys):
     out = tmp_path / "run"
     assert run_here([*train_command(out), "--set", "learner.iterations=1"]) == 0
     last = max((out / "checkpoints").iterdir())
-    for pickle in last.rglob("*.pkl"):
-        pickle.write_bytes(b"broken")
+    assert not list(last.rglob("*.pkl"))
+    for file in last.iterdir():
+        file.write_bytes(b"broken")
     capsys.readouterr()
     assert go_on_to(2, out) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
