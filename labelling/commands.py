@@ -103,7 +103,7 @@ def _split(text: str | None) -> tuple[str, ...]:
 
 def _init(args: argparse.Namespace) -> int:
     from envs.errors import ConfigError
-    from labelling.creating import TABLES, create_project, samples_from_pool, samples_from_table
+    from labelling.creating import TABLES, beginning_of, create_project, samples_from_pool, samples_from_table
     from labelling.project import Settings
 
     settings = Settings(
@@ -125,6 +125,8 @@ def _init(args: argparse.Namespace) -> int:
     pool, held = project.pool, int(project.held_out.sum())
     print(f"samples         {pool.num_samples:,}, modalities {', '.join(pool.modalities)}; {held:,} only measure")
     print(f"labels          {told} so far; the policy plans for {settings.budget}")
+    for note in beginning_of(samples, settings).notes():
+        print(note)
     print(f"next            python run.py ask {args.project}")
     return 0
 
@@ -186,7 +188,12 @@ def _tell(args: argparse.Namespace) -> int:
             sources.append(read_answers([file], who or ANNOTATOR, args.encoding))
     # Read as they are checked, so that a long file ends at its first mistake.
     told = tell_answers(project, chain.from_iterable(sources), _split(args.new_classes))
-    print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
+    skipped = f"; {told.skipped} say 'cannot tell'" if told.skipped else ""
+    print(
+        f"recorded        {told.recorded} answers ({told.corrected} corrections){skipped}; {told.repeated} were known"
+    )
+    for label, name in told.read_as:
+        print(f"read as         {label} as the class {name}")
     if told.new_classes:
         print(f"new classes     {', '.join(told.new_classes)}")
     for conflict in told.conflicts[:SHOWN]:

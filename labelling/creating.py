@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest
 from envs.files import BROKEN_FILE, data_errors, new_folder
-from envs.pools import Pool, checks, media, save_pool
-from envs.randomness import stream
+from envs.pools import Pool, checks, classes, media, save_pool
 from envs.sources import open_dataset
+from labelling.beginning import Beginning
 from labelling.journal import Journal
 from labelling.project import Project, Settings, checksum_of, write_info
-from labelling.state import ANNOTATOR, SKIP, check_class
 from labelling.tables import PARQUET, columns_of, read_rows, shown
 from policies.policy_file import load_policy
 
@@ -37,6 +36,7 @@ class Samples:
     media: Mapping[str, Sequence[str] | np.ndarray]  # kind -> texts or absolute paths, [N]
     labels: list[str]  # [N] existing ones, "" for none
     source: str  # where they come from
+    declared: tuple[str, ...] = ()  # labels that a pool declares as classes
 
 
 def create_project(path: str | os.PathLike[str], samples: Samples, settings: Settings) -> Project:
@@ -56,8 +56,9 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     for sample in samples.pool.ids.tolist():
         if sample != sample.strip():
             raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
-    told = _existing_labels(samples, settings)
-    split = _split(samples.pool, settings)
+    beginning = beginning_of(samples, settings)
+    told, split = beginning.told, beginning.split
+    settings = replace(settings, classes=beginning.fixed)
     if not (split == 0).any():
         raise DataError(
             f"{samples.source}: no sample is left to learn from; its split keeps all of them to measure by."
@@ -88,12 +89,17 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     return Project(path)
 
 
+def beginning_of(samples: Samples, settings: Settings) -> Beginning:
+    """The classes, labels and measuring rows that a new project begins with."""
+    return Beginning(samples.pool, samples.labels, settings, samples.source, samples.declared)
+
+
 def samples_from_pool(name_or_path: str, with_labels: bool) -> Samples:
     """The samples of a data set by name, of a pool folder or of a pool's .npz."""
     pool = open_dataset(name_or_path)
     labels = [pool.class_names[label] if with_labels and label >= 0 else "" for label in pool.labels]
     shown_by = {kind: values for kind in media.KINDS if (values := getattr(pool, kind, None)) is not None}
-    return Samples(pool, shown_by, labels, name_or_path)
+    return Samples(pool, shown_by, labels, name_or_path, pool.class_names)
 
 
 def samples_from_table(table: str, features: Sequence[str], encoding: str | None = None) -> Samples:
@@ -183,9 +189,9 @@ def _paths(file: Path, kind: str, values: list[str], numbers: list[int]) -> np.n
 
 
 def _flag(file: Path, name: str, value: str, number: int) -> bool:
-    if value.lower() in _YES:
+    if classes.spelling(value.lower()) in _YES or classes.truth(value):
         return True
-    if value.lower() in _NO:
+    if classes.spelling(value.lower()) in _NO or classes.truth(value) is False:
         return False
     raise DataError(f"{file}, row {number}: {name} is {shown(value)}; write 1 or 0.")
 
@@ -193,9 +199,9 @@ def _flag(file: Path, name: str, value: str, number: int) -> bool:
 def _split_column(file: Path, values: list[str], numbers: list[int]) -> np.ndarray:
     named = {"0": 0, "train": 0, "1": 1, "validation": 1, "2": 2, "test": 2}
     for value, number in zip(values, numbers, strict=True):
-        if value.lower() not in named:
+        if classes.spelling(value.lower()) not in named:
             raise DataError(f"{file}, row {number}: split is {shown(value)}; write train, validation or test.")
-    return np.array([named[value.lower()] for value in values], np.int8)
+    return np.array([named[classes.spelling(value.lower())] for value in values], np.int8)
 
 
 def _features(file: Path, given: Sequence[str], encoding: str | None, count: int) -> dict[str, np.ndarray]:
@@ -295,38 +301,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _existing_labels(samples: Samples, settings: Settings) -> list[list[str | int | None]]:
-    """Entries of an event "told" for the labels that exist already."""
-    told: list[list[str | int | None]] = []
-    for row, (sample, label) in enumerate(zip(samples.pool.ids.tolist(), samples.labels, strict=True)):
-        if not label:
-            continue
-        skip = label.lower() == SKIP
-        if not skip:
-            try:
-                check_class(label)
-            except ConfigError as error:
-                raise DataError(f"{samples.source}, row {row + 2}: {error}") from None
-        if settings.classes and not skip and label not in settings.classes:
-            raise DataError(
-                f"{samples.source}, row {row + 2}: label {shown(label)} is not among the classes."
-                f"{nearest(label, settings.classes)} Classes: {', '.join(settings.classes)}."
-            )
-        told.append([sample, None if skip else label, ANNOTATOR, 0, row + 2])
-    return told
-
-
-def _split(pool: Pool, settings: Settings) -> np.ndarray:
-    """0, or 1 for rows that only measure, int8 [N]; whole groups, at random, unless the pool says which."""
-    if pool.split is not None:
-        return (pool.split != checks.TRAIN).astype(np.int8)
-    rng = stream(settings.seed, "labelling: measuring rows")
-    units = np.arange(pool.num_samples) if pool.group is None else np.unique(pool.group, return_inverse=True)[1]
-    sizes = np.bincount(units)
-    order = rng.permutation(len(sizes))
-    before = np.cumsum(sizes[order]) - sizes[order]
-    held = np.zeros(len(sizes), bool)
-    held[order] = before + sizes[order] / 2 < settings.validation * pool.num_samples
-    return held[units].astype(np.int8)

@@ -137,8 +137,8 @@ def checked_split(split: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Return the split as int8 [N]; values other than 0, 1 and 2 are refused, and a mask, which may mean anything."""
     if split.dtype.kind not in "iuf":
         raise DataError(
-            f"split holds {split.dtype}; it must be 0 (train), 1 (validation) or 2 (test). For a mask of test rows give "
-            "2 * is_test."
+            f"split holds {split.dtype}; it must be 0 (train), 1 (validation) or 2 (test). For a mask of test rows "
+            "give 2 * is_test."
         )
     wrong = ~np.isin(split, (TRAIN, VALIDATION, TEST))
     if wrong.any():

@@ -47,6 +47,7 @@ _MISREAD = (
     *(("cp1252", "utf-8"), ("cp1252", "mac_roman"), ("mac_roman", "cp1252"), ("cp1252", "cp850"), ("cp850", "cp1252")),
     *(("cp1251", "cp1252"), ("cp1251", "latin-1"), ("gb18030", "cp1252"), ("shift_jis", "cp1252")),
 )  # saved in one encoding, read in the other; pairs that give words of one language for those of another are left out
+_NAMED = 20  # classes that a message names
 _SHOWN = 80  # characters of a name that a message quotes
 
 
@@ -88,13 +89,7 @@ def check_name(name: str) -> None:
     """
     if not name or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
         raise DataError(f"class {_shown(name)}: a class needs a name in one line.")
-    for place, character in enumerate(name):
-        if not _is_visible(name, place):
-            called = unicodedata.name(character, "unnamed")
-            raise DataError(
-                f"class {_shown(name)} holds an invisible character (U+{ord(character):04X}, {called}); write "
-                f"{_shown(visible(name))}."
-            )
+    _check_visible(name)
     if "\ufffd" in name or any(unicodedata.category(c) == "Cs" for c in name):
         raise DataError(f"class {_shown(name)} holds characters that were lost in another encoding; write it anew.")
     meant = _repaired(name)
@@ -103,6 +98,16 @@ def check_name(name: str) -> None:
             f"class {_shown(name)} is {_shown(meant)} in UTF-8, read in another encoding; write {_shown(meant)}, and "
             "open and save tables as 'CSV UTF-8'."
         )
+
+
+def _check_visible(name: str) -> None:
+    for place, character in enumerate(name):
+        if not _is_visible(name, place):
+            called = unicodedata.name(character, "unnamed")
+            raise DataError(
+                f"class {_shown(name)} holds an invisible character (U+{ord(character):04X}, {called}); write "
+                f"{_shown(visible(name))}."
+            )
 
 
 def visible(name: str) -> str:
@@ -167,6 +172,7 @@ class Vocabulary:
         """
         text = spelling(name)
         if text not in self._means:
+            _check_visible(text)
             self._check_other_spelling(text, f"class {_shown(text)}")
             check_name(text)
             self._add(text)
@@ -195,6 +201,7 @@ class Vocabulary:
         if len(alike) == 1:  # spreadsheets write truth values in capitals of their own language, whatever was there
             self.read_as[text] = alike[0]
             return alike[0]
+        _check_visible(text)
         self._check_other_spelling(text, f"label {_shown(text)}")
         if self._closed:
             check_name(text)
@@ -230,7 +237,7 @@ class Vocabulary:
     def _check_new(self, text: str) -> None:
         """Refuse a label as a new class that is likely to be none, or several."""
         check_name(text)
-        anyway = f"; if it is a class, declare it: {self._declare} {_shown(text)}"
+        anyway = f"; if it is a class, {self._how_to_declare(text)}"
         if means_nothing(text):
             many = ""
             if text in self._counts:
@@ -246,7 +253,7 @@ class Vocabulary:
             if len(parts) > 1 and all(self._may_be_class(part, text) for part in parts):
                 raise DataError(
                     f"label {_shown(label)} seems to name several classes ({', '.join(parts)}); a sample has one. "
-                    f"If it is one class, declare it: {self._declare} {_shown(label)}."
+                    f"If it is one class, {self._how_to_declare(label)}."
                 )
         if _JOINED.search(text):
             self._several.append(text)
@@ -254,6 +261,13 @@ class Vocabulary:
     def _may_be_class(self, part: str, new: str) -> bool:
         key = look(part)
         return key in self._like or key in self._expected or key == look(new)
+
+    def _how_to_declare(self, name: str) -> str:
+        if self._declare != "--classes":
+            return f"declare it: {self._declare} {_shown(name)}"
+        every = list(self._counts)
+        names = ",".join(f'"{n}"' if "," in n else n for n in every[:_NAMED]) + (",..." if len(every) > _NAMED else "")
+        return f"name all classes: --classes '{names}'"
 
     def _how_many(self, *names: str) -> str:
         found = [f"{_shown(name)}: {self._counts[name]}" for name in names if name in self._counts]

@@ -138,7 +138,7 @@ def prepare(
 def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Transform:
     """The transform fitted on `rows`; where there are none, every feature counts as constant."""
     blocks = [rows[low : low + BLOCK] for low in range(0, max(len(rows), 1), BLOCK)]
-    total, low, high = np.zeros((3, pool.features[modality].shape[1])) + [[0.0], [np.inf], [-np.inf]]
+    total, low, high = (np.full(pool.features[modality].shape[1], value) for value in (0.0, np.inf, -np.inf))
     for b in blocks:
         x = pool.take(modality, b)
         total = total + x.sum(0)
