@@ -56,7 +56,7 @@ class Progress:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % confidence interval of the accuracy (Wilson): low and high. None where no row was drawn at random."""
+        """The 95 % confidence interval of the accuracy (Wilson): low, high. None where no row was drawn at random."""
         if self.correct is None or not self.at_random:
             return None
         found = binomtest(self.correct, self.measured_labels).proportion_ci(method="wilson")

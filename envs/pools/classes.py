@@ -20,6 +20,7 @@ import numpy as np
 
 from envs.errors import DataError, nearest
 
+_BLANKS = re.compile(r"[^\S\n\r\t\f\v\x1c-\x1f\x85\u2028\u2029]+")  # within a line
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[ _-]+(?=[^\W\d_])")
@@ -76,7 +77,7 @@ def spelling(value: object) -> str:
     if value.isascii() and value.isalpha():
         return value
     text = unicodedata.normalize("NFC", value)
-    text = " ".join(part for part in re.split(r"[^\S\n\r\t\f\v]+", text.strip()) if part)
+    text = " ".join(part for part in _BLANKS.split(text.strip()) if part)
     whole = _WHOLE.fullmatch(text)
     return text if whole is None else "0" if whole[1] == "-0" else whole[1]
 
