@@ -16,15 +16,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, DataError
+from envs.pools.classes import spelling
 from labelling.answers import Answer
 from labelling.asking import ask, shown_rows
 from labelling.exporting import export
 from labelling.model import Classifier
 from labelling.progress import Progress, measure
 from labelling.project import Project
-from labelling.state import ANNOTATOR, summary_of
+from labelling.state import ANNOTATOR, SKIP, summary_of
 from labelling.telling import Told, tell_answers
+
+__all__ = ["SKIP", "LabellingProject", "undo"]
 
 
 class LabellingProject:
@@ -57,18 +60,25 @@ class LabellingProject:
 
     def tell(
         self,
-        answers: Mapping[str, str | None] | Iterable[Answer],
+        answers: Mapping[str, Any] | Iterable[Answer],
         annotator: str = ANNOTATOR,
         new_classes: Iterable[str] = (),
     ) -> Told:
-        """Record labels by id (None: cannot tell), retrain, measure.
+        """Record labels by id, retrain, measure.
+
+        Labels are texts or numbers, whole ones like 3 and 3.0 alike. Samples with None or NaN wait, as rows without a
+        label do in a file; `SKIP` means "cannot tell".
 
         Raises:
             DataError: on an unknown id or class; nothing is recorded then. What goes wrong later, as in a classifier
                 of your own, leaves the labels recorded.
         """
         if isinstance(answers, Mapping):
-            answers = [Answer(str(sample), label, annotator or ANNOTATOR) for sample, label in answers.items()]
+            answers = [
+                Answer(str(sample), label, annotator or ANNOTATOR)
+                for sample, given in answers.items()
+                if (label := _label(str(sample), given))
+            ]
         answers = list(answers)
         if not all(isinstance(answer, Answer) for answer in answers):
             raise ConfigError("Give answers as a mapping of ids to labels, or as labelling.answers.Answer.")
@@ -85,6 +95,16 @@ class LabellingProject:
     def undo(self) -> str:
         """Undo the last `ask` or `tell`; returns in words what that was."""
         return undo(self.project)
+
+
+def _label(sample: str, given: object) -> str:
+    """A label as a file would have it; "" for none."""
+    try:
+        if not isinstance(given, str):
+            return spelling(given)
+        return given if given.strip() else ""
+    except DataError as error:
+        raise DataError(f"Python ({sample!r}): {error} Nothing was recorded.") from None
 
 
 def undo(project: Project) -> str:

@@ -10,6 +10,7 @@ import torch
 from envs.candidates import offer
 from envs.errors import ConfigError
 from envs.files import write_text
+from envs.pools.copies import first_copies
 from envs.randomness import round_stream, stream
 from labelling.events import Asked
 from labelling.explanations import COVERS, MEASURES, in_words
@@ -18,7 +19,7 @@ from labelling.model import Classifier, Data, Labels, Model, labels_of, prepare_
 from labelling.project import Project
 from labelling.spreadsheets import guarded
 from labelling.state import State
-from labelling.tables import table_text
+from labelling.tables import for_spreadsheets, table_text
 from policies.policy_file import load_policy, pretrained_policy
 from policies.strategies.clustering import cluster_count, clusters_of, typical_of_clusters
 
@@ -57,7 +58,7 @@ def _batch_text(project: Project, event: Asked) -> str:
     for row in shown_rows(project, event):
         cells = {name: guarded(value) if isinstance(value, str) else value for name, value in row.items()}
         rows.append(cells | {KEY: identity.key(row["id"])})
-    return table_text(("id", *project.shown_columns, *ANSWERS), rows)
+    return for_spreadsheets(table_text(("id", *project.shown_columns, *ANSWERS), rows))
 
 
 def shown_rows(project: Project, event: Asked) -> list[dict[str, Any]]:
@@ -138,6 +139,21 @@ def _cover(data: Data, labels: Labels, available: np.ndarray, count: int) -> np.
     points = data.trainer.inputs(rows)[None]
     clusters = cluster_count(labelled.shape[1], count, len(rows))
     uniforms = torch.from_numpy(round_stream(data.seed, 0, "typiclust").random(clusters))[None]
-    available_ = torch.from_numpy(np.isin(rows, available))[None]
-    picks = typical_of_clusters(points, clusters_of(points, uniforms), labelled, available_, count)
-    return rows[picks[0].numpy()]
+    divided = clusters_of(points, uniforms)
+    copies = first_copies(data.pool, rows)
+    is_open = np.isin(rows, available)
+    seen = set(copies[labelled[0].numpy()].tolist())
+    picks = np.empty(0, np.int64)
+    while len(picks) < count:  # no copy of a pick, or of what has a label, before everything else was picked
+        free = np.flatnonzero(is_open)
+        free = free[np.unique(copies[free], return_index=True)[1]]
+        fresh = free[[copy not in seen for copy in copies[free].tolist()]]
+        free = fresh if len(fresh) else free
+        mask = torch.zeros(1, len(rows), dtype=torch.bool)
+        mask[0, torch.from_numpy(free)] = True
+        covered = torch.cat([labelled, torch.from_numpy(picks)[None]], 1)
+        some = typical_of_clusters(points, divided, covered, mask, min(count - len(picks), len(free)))[0].numpy()
+        picks = np.concatenate([picks, some])
+        is_open[some] = False
+        seen |= set(copies[some].tolist())
+    return rows[picks]

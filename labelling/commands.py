@@ -105,7 +105,7 @@ def _split(text: str | None) -> tuple[str, ...]:
 
 def _init(args: argparse.Namespace) -> int:
     from envs.errors import ConfigError
-    from labelling.creating import TABLES, create_project, samples_from_pool, samples_from_table
+    from labelling.creating import TABLES, beginning_of, create_project, samples_from_pool, samples_from_table
     from labelling.project import Settings
 
     settings = Settings(
@@ -134,7 +134,7 @@ def _init(args: argparse.Namespace) -> int:
             f"short rows      {len(samples.short_rows):,} lack their last cells, the first is row "
             f"{samples.short_rows[0]}; these count as empty"
         )
-    for line in _warnings(project):
+    for line in (*_warnings(project), *beginning_of(samples, settings).notes()):
         print(line)
     print(f"next            python run.py ask {shlex.quote(args.project)}")
     return 0
@@ -235,8 +235,13 @@ def _tell(args: argparse.Namespace) -> int:
             sources.append(read_answers([file], who, args.encoding, left_out, project.rows))
     # Read as they are checked, so that a long file ends at its first mistake.
     told = tell_answers(project, chain.from_iterable(sources), _split(args.new_classes))
-    print(f"recorded        {told.recorded} answers ({told.corrected} corrections); {told.repeated} were known")
+    skipped = f"; {told.skipped} say 'cannot tell'" if told.skipped else ""
+    print(
+        f"recorded        {told.recorded} answers ({told.corrected} corrections){skipped}; {told.repeated} were known"
+    )
     _print_left_out(left_out)
+    for label, name in told.read_as:
+        print(f"read as         {label} as the class {name}")
     if told.new_classes:
         print(f"new classes     {', '.join(told.new_classes)}")
     for conflict in told.conflicts[:SHOWN]:

@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest
 from envs.files import data_errors, is_taken, new_folder
-from envs.pools import Pool, checks, media, save_pool
-from envs.randomness import stream
+from envs.pools import Pool, checks, classes, media, save_pool
 from envs.reading import read_array, read_arrays, reading
 from envs.sources import open_dataset
+from labelling.beginning import Beginning
 from labelling.journal import Journal
 from labelling.project import Project, Settings, checksum_of, write_info
-from labelling.state import ANNOTATOR, SKIP, check_class
 from labelling.tables import PARQUET, columns_of, read_rows, shown
 from policies.policy_file import find_policy, load_policy
 
@@ -41,6 +40,7 @@ class Samples:
     labels: list[str]  # [N] existing ones, "" for none
     source: str  # where they come from
     short_rows: Sequence[int] = ()  # of the table, without their last cells
+    declared: tuple[str, ...] = ()  # labels that a pool declares as classes
 
 
 def create_project(path: str | os.PathLike[str], samples: Samples, settings: Settings) -> Project:
@@ -61,8 +61,9 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     for sample in samples.pool.ids.tolist():
         if sample != sample.strip():
             raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
-    told = _existing_labels(samples, settings)
-    split = _split(samples.pool, settings)
+    beginning = beginning_of(samples, settings)
+    told, split = beginning.told, beginning.split
+    settings = replace(settings, classes=beginning.fixed)
     if not (split == 0).any():
         raise DataError(
             f"{samples.source}: no sample is left to learn from; its split keeps all of them to measure by."
@@ -95,12 +96,17 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     return Project(path)
 
 
+def beginning_of(samples: Samples, settings: Settings) -> Beginning:
+    """The classes, labels and measuring rows that a new project begins with."""
+    return Beginning(samples.pool, samples.labels, settings, samples.source, samples.declared)
+
+
 def samples_from_pool(name_or_path: str, with_labels: bool) -> Samples:
     """The samples of a data set by name, of a pool folder or of a pool's .npz."""
     pool = open_dataset(name_or_path)
     labels = [pool.class_names[label] if with_labels and label >= 0 else "" for label in pool.labels]
     shown_by = {kind: values for kind in media.KINDS if (values := getattr(pool, kind, None)) is not None}
-    return Samples(pool, shown_by, labels, name_or_path)
+    return Samples(pool, shown_by, labels, name_or_path, declared=pool.class_names)
 
 
 def samples_from_table(table: str, features: Sequence[str], encoding: str | None = None) -> Samples:
@@ -158,7 +164,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
         raise DataError(f"{_place(file, features, str(error))}: {error}") from None
     shown_by: dict[str, Sequence[str] | np.ndarray] = {"text": column["text"]} if "text" in column else {}
     shown_by |= {kind: _paths(file, kind, column[kind], numbers) for kind in media.FILES if kind in column}
-    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name, short)
+    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name, short_rows=short)
 
 
 def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
@@ -197,9 +203,9 @@ def _paths(file: Path, kind: str, values: list[str], numbers: list[int]) -> np.n
 
 
 def _flag(file: Path, name: str, value: str, number: int) -> bool:
-    if value.lower() in _YES:
+    if classes.spelling(value.lower()) in _YES or classes.truth(value):
         return True
-    if value.lower() in _NO:
+    if classes.spelling(value.lower()) in _NO or classes.truth(value) is False:
         return False
     raise DataError(f"{file}, row {number}: {name} is {shown(value)}; write 1 or 0.")
 
@@ -207,9 +213,9 @@ def _flag(file: Path, name: str, value: str, number: int) -> bool:
 def _split_column(file: Path, values: list[str], numbers: list[int]) -> np.ndarray:
     named = {"0": 0, "train": 0, "1": 1, "validation": 1, "2": 2, "test": 2}
     for value, number in zip(values, numbers, strict=True):
-        if value.lower() not in named:
+        if classes.spelling(value.lower()) not in named:
             raise DataError(f"{file}, row {number}: split is {shown(value)}; write train, validation or test.")
-    return np.array([named[value.lower()] for value in values], np.int8)
+    return np.array([named[classes.spelling(value.lower())] for value in values], np.int8)
 
 
 def _features(file: Path, given: Sequence[str], encoding: str | None, count: int) -> dict[str, np.ndarray]:
@@ -327,38 +333,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _existing_labels(samples: Samples, settings: Settings) -> list[list[str | int | None]]:
-    """Entries of an event "told" for the labels that exist already."""
-    told: list[list[str | int | None]] = []
-    for row, (sample, label) in enumerate(zip(samples.pool.ids.tolist(), samples.labels, strict=True)):
-        if not label:
-            continue
-        skip = label.lower() == SKIP
-        if not skip:
-            try:
-                check_class(label)
-            except ConfigError as error:
-                raise DataError(f"{samples.source}, row {row + 2}: {error}") from None
-        if settings.classes and not skip and label not in settings.classes:
-            raise DataError(
-                f"{samples.source}, row {row + 2}: label {shown(label)} is not among the classes."
-                f"{nearest(label, settings.classes)} Classes: {', '.join(settings.classes)}."
-            )
-        told.append([sample, None if skip else label, ANNOTATOR, 0, row + 2])
-    return told
-
-
-def _split(pool: Pool, settings: Settings) -> np.ndarray:
-    """0, or 1 for rows that only measure, int8 [N]; whole groups, at random, unless the pool says which."""
-    if pool.split is not None:
-        return (pool.split != checks.TRAIN).astype(np.int8)
-    rng = stream(settings.seed, "labelling: measuring rows")
-    units = np.arange(pool.num_samples) if pool.group is None else np.unique(pool.group, return_inverse=True)[1]
-    sizes = np.bincount(units)
-    order = rng.permutation(len(sizes))
-    before = np.cumsum(sizes[order]) - sizes[order]
-    held = np.zeros(len(sizes), bool)
-    held[order] = before + sizes[order] / 2 < settings.validation * pool.num_samples
-    return held[units].astype(np.int8)

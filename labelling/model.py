@@ -150,10 +150,9 @@ class Model:
         self.modality_accuracy = results.modality_accuracy()[0].tolist() if self.measured else None
         self.classifier = None
         if classifier is not None:
-            self.classifier = copy.deepcopy(classifier)
             names = np.array(labels.names)[labels.classes]
-            self.classifier.fit(_matrix(data.pool, labels.rows), names)
-            self._columns = _class_columns(self.classifier, names, labels.names)
+            self.classifier, by_number = _fitted(classifier, _matrix(data.pool, labels.rows), names)
+            self._columns = _class_columns(self.classifier, by_number, names, labels.names)
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
         """Probabilities of the classes, [R, C]."""
@@ -253,10 +252,39 @@ def _matrix(pool: Pool, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([pool.take(modality, rows) for modality in pool.modalities], 1).astype(np.float32)
 
 
-def _class_columns(classifier: Classifier, told: np.ndarray, names: Sequence[str]) -> list[int]:
+def _fitted(classifier: Classifier, x: np.ndarray, names: np.ndarray) -> tuple[Classifier, np.ndarray | None]:
+    """A copy that learned the classes by name, str [n], or by their numbers 0, 1, ... in alphabetical order where it
+    refuses names; and which name each number stands for.
+
+    Raises:
+        ConfigError: where it takes neither.
+    """
+    fitted = copy.deepcopy(classifier)
+    try:
+        fitted.fit(x, names)
+        return fitted, None
+    except (ValueError, TypeError) as error:
+        problem = error
+    by_number, codes = np.unique(names, return_inverse=True)
+    fitted = copy.deepcopy(classifier)
+    try:
+        fitted.fit(x, codes.astype(np.int64))
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"The classifier's fit failed on {len(names)} labels ({type(problem).__name__}: {problem})."
+        ) from problem
+    return fitted, by_number
+
+
+def _class_columns(
+    classifier: Classifier, by_number: np.ndarray | None, told: np.ndarray, names: Sequence[str]
+) -> list[int]:
     """Which class each column of `predict_proba` stands for."""
-    own = [str(name) for name in getattr(classifier, "classes_", np.unique(told))]
-    unknown = [name for name in own if name not in names]
+    own = list(getattr(classifier, "classes_", np.unique(told) if by_number is None else range(len(by_number))))
+    if by_number is not None:
+        numbers = {i: name for i, name in enumerate(by_number.tolist())}
+        own = [numbers.get(number, number) for number in own]
+    unknown = [name for name in own if str(name) not in names]
     if unknown:
         raise ConfigError(f"The classifier's classes_ names {unknown[0]!r}, which is not among {', '.join(names)}.")
-    return [names.index(name) for name in own]
+    return [names.index(str(name)) for name in own]

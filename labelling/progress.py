@@ -42,6 +42,8 @@ class Progress:
     modality_accuracy_before: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None  # Cohen's kappa of this model's and the last one's predictions on the stop set
     confidence: float | None = None  # mean confidence on the stop set
+    measured: int | None = None  # measuring labels that the accuracies rest on; None: all of them
+    at_random: bool = True  # whether those were drawn at random, and not just there
 
     @property
     def labels(self) -> int:
@@ -49,14 +51,18 @@ class Progress:
 
     @property
     def accuracy(self) -> float | None:
-        return None if self.correct is None else self.correct / self.measuring_labels
+        return None if self.correct is None else self.correct / self.measured_labels
+
+    @property
+    def measured_labels(self) -> int:
+        return self.measuring_labels if self.measured is None else self.measured
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % confidence interval of the accuracy (Wilson): low and high."""
-        if self.correct is None:
+        """The 95 % confidence interval of the accuracy (Wilson): low, high. None where no row was drawn at random."""
+        if self.correct is None or not self.at_random:
             return None
-        found = binomtest(self.correct, self.measuring_labels).proportion_ci(method="wilson")
+        found = binomtest(self.correct, self.measured_labels).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 
 
@@ -84,6 +90,9 @@ def measure(
     if not labels.enough:
         return Progress(**figures)
     data = prepare_rows(project, labels, state.batches_ever, others=None if before is None else before.rows)
+    labels, figures["at_random"] = _drawn(project, state, labels)
+    if len(labels.held_rows) < figures["measuring_labels"]:
+        figures["measured"] = len(labels.held_rows)
     model = Model(data, labels, classifier)
     p = model.probabilities(data.stop_set)
     figures["confidence"] = float(p.max(1).mean())
@@ -105,6 +114,22 @@ def measure(
             figures["class_correct_before"] = dict(zip(labels.names, correct, strict=True))
             figures["modality_accuracy_before"] = _measured_heads(earlier)
     return Progress(**figures)
+
+
+def _drawn(project: Project, state: State, labels: Labels) -> tuple[Labels, bool]:
+    """The labels with those measuring ones that were drawn at random, and True; where there are none, all, and False.
+
+    `ask` draws what measures. Labels that somebody happened to have say how the model does on what somebody happened to
+    label, unless every measuring sample has an answer.
+    """
+    held = set(np.flatnonzero(project.held_out).tolist())
+    if held <= {*labels.held_rows.tolist(), *labels.closed.tolist()}:
+        return labels, True
+    asked = state.asked()
+    drawn = np.array([sample in asked for sample in project.pool.ids[labels.held_rows].tolist()], bool)
+    if not drawn.any():
+        return labels, not len(drawn)
+    return replace(labels, held_rows=labels.held_rows[drawn], held_classes=labels.held_classes[drawn]), True
 
 
 def _correct_by_class(model: Model) -> list[int]:
@@ -196,18 +221,30 @@ def in_lines(progress: Progress, past: list[Progress]) -> list[str]:
         lines.append("classes         " + ", ".join(f"{name}: {count}" for name, count in p.classes.items()))
     if p.confidence is None:
         return [*lines, "accuracy        not yet: labels of two classes are needed"]
-    if p.correct is None or p.interval is None:
+    if p.correct is None:
         lines.append("accuracy        not known: no measuring sample has a label yet")
         return [*lines, f"advice          {advice(past, p)}"]
-    low, high = p.interval
-    gain = "" if p.correct_before is None else f", {_points(p.correct - p.correct_before, p.measuring_labels)} by this"
-    few = f" (only {p.measuring_labels} measuring labels)" if p.measuring_labels < FEW else ""
-    lines.append(f"accuracy        {p.accuracy:.1%} [{low:.1%}, {high:.1%}]{gain}{few}")
+    lines.append(f"accuracy        {_accuracy(p)}")
     lines.append("  per class     " + ", ".join(_class_line(p, name) for name, (_, n) in p.class_accuracy.items() if n))
     lines.append("  per modality  " + ", ".join(_modality_line(p, name) for name in p.modality_accuracy))
     if len(p.modality_accuracy) > 1:
         lines.append(f"  balance       {_balance(p)}")
     return [*lines, f"advice          {advice(past, p)}"]
+
+
+def _accuracy(p: Progress) -> str:
+    n, change = p.measured_labels, (p.correct or 0) - (p.correct_before or 0)
+    gain = "" if p.correct_before is None else f", {_points(change, n)} by this"
+    if p.interval is None:
+        return (
+            f"{p.accuracy:.1%}{gain}, but of these {n} measuring labels none was drawn at random: the figure says "
+            "nothing of other samples; answer what `ask` draws to measure"
+        )
+    low, high = p.interval
+    few = f" (only {n} measuring labels)" if n < FEW else ""
+    if n < p.measuring_labels:
+        few = f" (on the {n} measuring labels that were drawn at random)"
+    return f"{p.accuracy:.1%} [{low:.1%}, {high:.1%}]{gain}{few}"
 
 
 def _points(difference: float, of: float = 1) -> str:

@@ -62,6 +62,10 @@ class State:
         """The verdict on each sample by id, in the order in which the samples were first answered."""
         return {sample: verdict(votes.values()) for sample, votes in self.votes.items()}
 
+    def asked(self) -> set[str]:
+        """Ids of all samples that a batch asked for."""
+        return {row["id"] for batch in self.batches for row in batch.rows}
+
     def waiting(self) -> Asked | None:
         """The last batch, if none of its samples has an answer."""
         if not self.batches or any(row["id"] in self.votes for row in self.batches[-1].rows):

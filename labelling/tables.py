@@ -77,6 +77,11 @@ def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str
     return out.getvalue()
 
 
+def for_spreadsheets(text: str) -> str:
+    """The text of a CSV file that spreadsheets open by a double click: without a mark some read UTF-8 as cp1252."""
+    return text if text.isascii() else "\ufeff" + text
+
+
 def shown(value: object) -> str:
     """A value in quotes, shortened, for a message."""
     text = str(value)

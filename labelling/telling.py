@@ -8,7 +8,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from envs.errors import ConfigError, DataError, nearest
+from envs.errors import DataError
+from envs.pools.classes import Vocabulary, spelling
 from labelling import events
 from labelling.answers import Answer, supersedes
 from labelling.identity import KEY, Identity
@@ -33,6 +34,8 @@ class Told:
     new_classes: tuple[str, ...]
     conflicts: list[dict[str, Any]]  # see `labelling.state.conflicts`
     progress: Progress
+    skipped: int = 0  # of the recorded ones, those that say "cannot tell"
+    read_as: tuple[tuple[str, str], ...] = ()  # labels that spreadsheets wrote in their own way, and their classes
 
 
 def read_answers(
@@ -110,7 +113,8 @@ def tell_answers(
     """
     with project.lock():
         state = project.state()
-        new, repeated, added = _check(project, state, answers, new_classes)
+        vocabulary = Vocabulary(state.classes, closed=bool(project.settings.classes))
+        new, repeated, added = _check(project, state, answers, new_classes, vocabulary)
         changed = [a for a in new if a.annotator in state.votes.get(a.id, {})]
         if new or added:
             place = {file: i for i, file in enumerate(dict.fromkeys(a.file for a in new))}
@@ -125,7 +129,8 @@ def tell_answers(
                 raise DataError(f"The {len(new)} answers are recorded, the model's figures are not: {error}") from None
         else:
             progress = measure(project, state, None, classifier)
-    return Told(len(new), len(changed), repeated, tuple(added), conflicts(state), progress)
+    skipped, read_as = sum(a.label is None for a in new), tuple(vocabulary.read_as.items())
+    return Told(len(new), len(changed), repeated, tuple(added), conflicts(state), progress, skipped, read_as)
 
 
 def person_of_file(project: Project, file: str | Path, others: Iterable[str | Path] = ()) -> str:
@@ -163,14 +168,12 @@ def _whole_path(file: str) -> str:
 
 
 def _check(
-    project: Project, state: State, answers: Iterable[Answer], new_classes: Sequence[str]
+    project: Project, state: State, answers: Iterable[Answer], new_classes: Sequence[str], vocabulary: Vocabulary
 ) -> tuple[list[Answer], int, list[str]]:
     """The answers that say something new, the number of the others, and the classes that come with them."""
-    known = list(state.classes)
     for name in new_classes:
-        check_class(name)
-        if name not in known:
-            known.append(name)
+        check_class(spelling(name))
+        vocabulary.declare(name)
     first: dict[str, dict[str, Answer]] = {}  # annotator -> id
     identity = Identity(project)
     people = {who.casefold(): who for who in people_of(state)}
@@ -181,9 +184,7 @@ def _check(
         if answer.annotator.casefold() not in people and answer.also.casefold() in people:
             answer = replace(answer, annotator=people[answer.also.casefold()])
         _check_person(answer, people)
-        if answer.label is not None and answer.label not in known:
-            _check_new_class(project, answer, answer.label, known)
-            known.append(answer.label)
+        answer = _with_class(answer, vocabulary)
         by_id = first.setdefault(answer.annotator, {})
         other = by_id.setdefault(answer.id, answer)
         if other is answer:
@@ -195,7 +196,7 @@ def _check(
     missing = object()
     given = [answer for by_id in first.values() for answer in by_id.values()]
     new = [a for a in given if state.votes.get(a.id, {}).get(a.annotator, missing) != a.label]
-    return new, len(given) - len(new), [name for name in known if name not in state.classes]
+    return new, len(given) - len(new), [name for name in vocabulary.names if name not in state.classes]
 
 
 def _check_person(answer: Answer, people: dict[str, str]) -> None:
@@ -208,23 +209,21 @@ def _check_person(answer: Answer, people: dict[str, str]) -> None:
         )
 
 
-def _check_new_class(project: Project, answer: Answer, label: str, known: Sequence[str]) -> None:
-    """Refuse a label that is not among the known classes, unless it may become one."""
+def _with_class(answer: Answer, vocabulary: Vocabulary) -> Answer:
+    """The answer with the class that its label means."""
+    if answer.label is None:
+        return answer
     try:
-        check_class(label)
-    except ConfigError as error:
-        raise DataError(f"{answer.place} ({shown(answer.id)}): {error} Nothing was recorded.") from None
-    same = next((name for name in known if name.casefold() == label.casefold()), None)
-    if same is not None:
-        raise DataError(
-            f"{answer.place}: label {shown(label)} differs from class {same!r} by case only; write one of the two. "
-            "Nothing was recorded."
-        )
-    if project.settings.classes:
-        raise DataError(
-            f"{answer.place}: label {shown(label)} is not among the classes.{nearest(label, known)} Classes: "
-            f"{', '.join(known)}; --new-classes adds some. Nothing was recorded."
-        )
+        label = answer.label if isinstance(answer.label, str) else spelling(answer.label)
+        if label.strip().lower() == SKIP:
+            return replace(answer, label=None)
+        if not label.strip():
+            raise DataError(f"the label is empty; leave the sample out, or say '{SKIP}' for 'cannot tell'.")
+        name = vocabulary.find(label)
+    except DataError as error:
+        place = answer.place if answer.row else f"{answer.place} ({shown(answer.id)})"
+        raise DataError(f"{place}: {error} Nothing was recorded.") from None
+    return answer if name == answer.label else replace(answer, label=name)
 
 
 def _check_repetition(answer: Answer, other: Answer) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from envs.errors import DataError, shorten
-from envs.reading import first_repeated
 
 UNKNOWN = -1  # the label of a sample that nobody has labelled yet
 TRAIN, VALIDATION, TEST = 0, 1, 2  # values of a pool's split
@@ -135,23 +134,8 @@ def check_presence(present: np.ndarray, modalities: int, ids: np.ndarray) -> Non
         raise DataError(f"{at(row, ids)} has no modality at all; leave the sample out.")
 
 
-def checked_class_names(class_names: Iterable[object]) -> tuple[str, ...]:
-    """Return the class names as str; repeated ones are refused."""
-    names = tuple(str(name) for name in class_names)
-    repeated = first_repeated(names)
-    if repeated is not None:
-        raise DataError(f"Class name {shorten(repeated)} occurs twice; class names must be unique.")
-    for name in names:
-        if len(name) > LONGEST_NAME:
-            raise DataError(
-                f"Class name {shorten(name)} has {len(name):,} characters; at most {LONGEST_NAME} are possible."
-            )
-    return names
-
-
 def checked_labels(labels: np.ndarray, names: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
-    """Return the labels as int64 [N]; labels outside the classes and classes with exactly one
-    labelled sample (nothing would be left to test them on) are refused."""
+    """Return the labels as int64 [N]; labels outside the classes are refused."""
     if labels.dtype.kind not in "iu":
         raise DataError(f"Labels must be whole numbers [N] but are {labels.dtype}.")
     outside = (labels < UNKNOWN) | (labels >= len(names))
@@ -161,20 +145,16 @@ def checked_labels(labels: np.ndarray, names: tuple[str, ...], ids: np.ndarray) 
             f"{at(row, ids)} has label {labels[row]}, outside 0..{len(names) - 1}; use -1 for an "
             "unknown label, or name the class in class_names."
         )
-    labels = labels.astype(np.int64)
-    count = np.bincount(labels[labels >= 0], minlength=len(names))
-    if (count == 1).any():
-        label = int(np.argmax(count == 1))
-        row = int(np.argmax(labels == label))
-        raise DataError(
-            f"Class {label} ('{names[label]}') has exactly one labelled sample, {at(row, ids)}; "
-            "add samples, merge the class into another, or set this label to -1."
-        )
-    return labels
+    return labels.astype(np.int64)
 
 
 def checked_split(split: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return the split as int8 [N]; values other than 0, 1 and 2 are refused."""
+    """Return the split as int8 [N]; values other than 0, 1 and 2 are refused, and a mask, which may mean anything."""
+    if split.dtype.kind not in "iuf":
+        raise DataError(
+            f"split holds {split.dtype}; it must be 0 (train), 1 (validation) or 2 (test). For a mask of test rows "
+            "give 2 * is_test."
+        )
     wrong = ~np.isin(split, (TRAIN, VALIDATION, TEST))
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from envs.errors import DataError, nearest, shorten
 from envs.files import new_folder
 from envs.origin import refuse_links_out
-from envs.pools import checks, media
+from envs.pools import checks, classes, media
 from envs.pools.checks import UNKNOWN
 from envs.pools.pool import Pool
 from envs.reading import parse_json, read_array, read_arrays, read_json, reading, typed
@@ -222,14 +222,9 @@ def _decode_labels(y: np.ndarray, class_names: np.ndarray | None) -> tuple[np.nd
     """Return labels int64 [N] and the class names, from numbers or strings."""
     if y.ndim != 1 or y.dtype.kind not in "iufU":
         raise DataError(f"y must be numbers or strings [N] but is {y.dtype} {list(y.shape)}.")
-    names = None if class_names is None else [str(name) for name in class_names]
+    names = None if class_names is None else classes.declared(class_names.tolist())
     if y.dtype.kind == "U":
-        names = sorted(set(y.tolist()) - {""}) if names is None else names
-        index = {name: i for i, name in enumerate(names)} | {"": UNKNOWN}
-        wrong = next((row for row, value in enumerate(y) if value not in index), None)
-        if wrong is not None:
-            raise DataError(f"row {wrong}: label '{y[wrong]}' is not among class_names.")
-        return np.array([index[value] for value in y], dtype=np.int64), tuple(names)
+        return _decode_names(y.tolist(), names)
     if y.dtype.kind == "f":
         y = np.where(np.isnan(y), UNKNOWN, y)
         wrong = (y != np.round(y)) | (np.abs(y) > 2**31)
@@ -243,3 +238,23 @@ def _decode_labels(y: np.ndarray, class_names: np.ndarray | None) -> tuple[np.nd
     values, codes = np.unique(y, return_inverse=True)
     unknown = int(values[:1].tolist() == [UNKNOWN])
     return codes.astype(np.int64) - unknown, tuple(str(v) for v in values[unknown:])
+
+
+def _decode_names(y: list[str], names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """`_decode_labels` of strings."""
+    vocabulary = classes.Vocabulary(
+        names or (),
+        closed=names is not None,
+        declare="in class_names",
+        empty='make it ""',
+        counts=classes.spellings(y),
+    )
+    found: list[str] = []
+    for row, label in enumerate(y):
+        try:
+            found.append(vocabulary.find(label) if classes.spelling(label) else "")
+        except DataError as error:
+            raise DataError(f"row {row}: {error}") from None
+    known = tuple(sorted(vocabulary.names)) if names is None else names
+    index = {name: i for i, name in enumerate(known)} | {"": UNKNOWN}
+    return np.array([index[name] for name in found], np.int64), known

@@ -27,7 +27,7 @@ from itertools import pairwise
 import numpy as np
 
 from envs.errors import ConfigError, DataError
-from envs.pools.checks import TEST, TRAIN, UNKNOWN, VALIDATION
+from envs.pools.checks import TEST, TRAIN, UNKNOWN, VALIDATION, at
 from envs.pools.pool import Pool
 from envs.randomness import stream
 
@@ -84,7 +84,7 @@ def partition(pool: Pool) -> Partition:
     left out: simulated labelling needs to know the answer.
 
     Raises:
-        DataError: if a group lies across split values, or there are too few rows or classes.
+        DataError: if a group lies across split values, there are too few rows or classes, or a class has one row.
     """
     if pool not in _partitions:  # every episode asks for it
         _partitions[pool] = _partition(pool)
@@ -93,6 +93,7 @@ def partition(pool: Pool) -> Partition:
 
 def _partition(pool: Pool) -> Partition:
     _check_groups_within_split(pool)
+    _check_classes(pool)
     rows = np.flatnonzero(pool.labels != UNKNOWN)
     split = np.full(len(rows), TRAIN) if pool.split is None else pool.split[rows]
     test = rows[split == TEST]
@@ -189,6 +190,18 @@ def _check_groups_within_split(pool: Pool) -> None:
         raise DataError(
             f"Group '{name}' of pool '{pool.name}' has rows of several split values; a group may "
             "serve in one role only, so give all its rows the same split."
+        )
+
+
+def _check_classes(pool: Pool) -> None:
+    """Refuse a class with exactly one labelled sample: nothing would be left to test it on."""
+    count = np.bincount(pool.labels[pool.labels != UNKNOWN], minlength=pool.num_classes)
+    if (count == 1).any():
+        label = int(np.argmax(count == 1))
+        row = int(np.argmax(pool.labels == label))
+        raise DataError(
+            f"Pool '{pool.name}': Class {label} ('{pool.class_names[label]}') has exactly one labelled sample, "
+            f"{at(row, pool.ids)}; add samples, merge the class into another, or set this label to -1."
         )
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from envs.errors import DataError
-from envs.pools import checks
+from envs.pools import checks, classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Pool:
     def __post_init__(self) -> None:
         features, columns = self._checked_features(), self._columns()
         checks.check_lengths(features, columns)
-        ids, names = columns["ids"], checks.checked_class_names(self.class_names)
+        ids, names = columns["ids"], classes.declared(self.class_names)
         checks.check_ids(ids)
         checks.check_presence(columns["present"], len(features), ids)
         columns["labels"] = checks.checked_labels(columns["labels"], names, ids)

@@ -23,7 +23,7 @@ def project(tmp_path: Path) -> LabellingProject:
 def batch(project: LabellingProject) -> list[dict[str, str]]:
     """The rows of a batch of all samples, as its file has them."""
     project.ask(len(IDS))
-    with open(project.project.batch_file(1), newline="", encoding="utf-8") as text:
+    with open(project.project.batch_file(1), newline="", encoding="utf-8-sig") as text:
         return list(csv.DictReader(text))
 
 

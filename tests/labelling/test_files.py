@@ -14,7 +14,7 @@ import pytest
 import run
 from envs.errors import ConfigError, DataError
 from envs.pools import Pool
-from labelling.api import LabellingProject
+from labelling.api import SKIP, LabellingProject
 from labelling.creating import Samples, create_project, samples_from_table
 from labelling.project import Settings
 
@@ -213,14 +213,33 @@ def test_a_file_that_was_cut_off(project: LabellingProject, tmp_path: Path, caps
     assert "ends in the middle of a character; it was cut off, or is not utf-16" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("label", ["", " red ", "two\nlines", "skip", 1, True, float("nan")])
+@pytest.mark.parametrize("label", ["two\nlines", 1, True, ["red"], ("red", "blue"), "re\u200bd", object()])
 def test_labels_that_are_no_class(label, project: LabellingProject, tmp_path: Path) -> None:
-    """By the Python interface; the command line strips labels and knows `skip`."""
+    """By the Python interface."""
     with pytest.raises(DataError, match="Nothing was recorded"):
         project.tell({"s0": "red", "s1": label})
     with pytest.raises(ConfigError):
         project.tell([("s1", "red")])
     assert not votes(project)
+
+
+@pytest.mark.parametrize("label", ["", " ", None, float("nan"), np.float32("nan")])
+def test_samples_without_a_label_wait(label, project: LabellingProject) -> None:
+    """From Python as in a file: closing them for good takes a word."""
+    told = project.tell({"s0": "red", "s1": label})
+    assert votes(project) == {"s0": {"annotator": "red"}} and (told.skipped, told.progress.unanswered) == (0, 29)
+    assert project.tell({"s1": SKIP, "s2": "blue"}).skipped == 1
+    assert votes(project)["s1"] == {"annotator": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(3, "3"), (3.0, "3"), (np.int64(3), "3"), (True, "True"), (" red ", "red"), ("3.0", "3")]
+)
+def test_labels_of_other_types(given, name: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(2, 3)))
+    assert init(tmp_path, "id\na\nb\n", f"x={tmp_path / 'x.npy'}") == 0
+    project = LabellingProject(tmp_path / "shop")
+    assert project.tell({"a": given}).new_classes == (name,)
 
 
 def test_a_class_in_one_line(tmp_path: Path, capsys) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.pools import Pool
-from labelling.api import LabellingProject
+from labelling.api import SKIP, LabellingProject
 from labelling.creating import Samples, create_project
 from labelling.model import Model, labels_of, prepare_rows
 from labelling.progress import Progress, advice, in_lines, kappa
@@ -42,7 +42,7 @@ def test_corrections_are_compared_with_the_model_before_them(project: LabellingP
     """The earlier model is that of the labels as they were: without the corrections, with what was skipped since."""
     project.tell(answers(range(12)) | answers(range(30, 36)))
     wrong = {f"s{i}": CLASSES[1 - i % 2] for i in range(10)}
-    told = project.tell(wrong | {"s11": None})
+    told = project.tell(wrong | {"s11": SKIP})
     state = project.project.state()
     labels = labels_of(project.project, state)
     assert 11 not in labels.rows

@@ -22,7 +22,7 @@ import run
 from envs.errors import DataError
 from envs.sources import open_dataset
 from labelling.answers import Answer
-from labelling.api import LabellingProject
+from labelling.api import SKIP, LabellingProject
 from labelling.creating import create_project, samples_from_pool
 from labelling.model import labels_of
 from labelling.model_file import load_model
@@ -102,7 +102,8 @@ def test_measuring_rows_are_never_learned_from(project: LabellingProject, truth:
 
 def test_annotators_corrections_skips_and_undo(project: LabellingProject) -> None:
     a, b, c = (row["id"] for row in project.ask(3))
-    project.tell({a: "x", b: "y", c: None})
+    told = project.tell({a: "x", b: "y", c: SKIP})
+    assert told.recorded == 3 and told.skipped == 1
     told = project.tell([Answer(a, "y", "ben"), Answer(b, "y", "ben")])
     assert told.conflicts == [{"id": a, "votes": {"annotator": "x", "ben": "y"}, "label": ""}]
     told = project.tell([Answer(a, "y", "cleo")])

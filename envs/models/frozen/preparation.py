@@ -14,6 +14,7 @@ from torch import Tensor
 from envs.pools import Pool
 from envs.pools.checks import UNKNOWN
 
+CONSTANT = 1e-8  # deviation below which a feature is constant, relative to its largest value, or to 1 beyond
 CLIP = 10.0  # standard deviations beyond which a feature value is cut off
 BLOCK = 8192  # rows read at a time, so that a memory-mapped pool never lies in memory whole
 NEIGHBOURS = 10  # whose mean similarity is a sample's density
@@ -137,11 +138,17 @@ def prepare(
 def _fit_transform(pool: Pool, modality: str, rows: np.ndarray, width: int) -> Transform:
     """The transform fitted on `rows`; where there are none, every feature counts as constant."""
     blocks = [rows[low : low + BLOCK] for low in range(0, max(len(rows), 1), BLOCK)]
-    total = sum(pool.take(modality, b).sum(0) for b in blocks)
+    total, low, high = (np.full(pool.features[modality].shape[1], value) for value in (0.0, np.inf, -np.inf))
+    for b in blocks:
+        x = pool.take(modality, b)
+        total = total + x.sum(0)
+        low, high = np.minimum(low, x.min(0, initial=np.inf)), np.maximum(high, x.max(0, initial=-np.inf))
     mean = total / max(len(rows), 1)
     squares = sum(((pool.take(modality, b) - mean) ** 2).sum(0) for b in blocks)
     deviation = np.sqrt(squares / max(len(rows), 1))
-    deviation[deviation < 1e-8] = np.inf  # a constant feature says nothing
+    # A constant feature says nothing. Small numbers alone are no sign of one: that depends on the unit.
+    magnitude = np.minimum(np.maximum(np.abs(low), np.abs(high)), 1.0)
+    deviation[(low >= high) | (deviation < CONSTANT * magnitude)] = np.inf
 
     plain = Transform(mean, deviation)
     if width == pool.features[modality].shape[1]:

@@ -162,6 +162,7 @@ def test_partition_does_not_know_the_seed_or_the_object() -> None:
         (make([0] * 20 + [1, 1]), "serve for test are of class 'c0'"),
         (make([0, 1] * 20, group=np.repeat(["a", "b"], 20)), "too few labelled groups"),
         (make([0, 1] * 20, split=np.full(40, 2)), "none is left for policy"),
+        (make([0, 1] * 20 + [2]), r"Class 2 \('.*'\) has exactly one labelled sample, row 40"),
     ],
 )
 def test_too_little_data_is_named(pool: Pool, message: str) -> None:

@@ -76,10 +76,6 @@ BAD = {
     ),
     "label too small": ({"labels": edited(GOOD["labels"], 6, -2)}, "row 6 .* has label -2"),
     "label with a fraction": ({"labels": GOOD["labels"] / 2}, "whole numbers"),
-    "class with one sample": (
-        {"labels": np.array([0, 0, 1, 1, 2, -1] + [0] * 6)},
-        r"Class 2 \('Ç'\) has exactly one labelled sample, row 4 \(id 'id4'\)",
-    ),
     "repeated class": ({"class_names": ("ant", "bee", "ant")}, "'ant' occurs twice"),
     "no modality": ({"features": {}}, "no modality"),
     "sample without modality": (
@@ -88,6 +84,9 @@ BAD = {
     ),
     "empty": ({"features": {"image": IMAGE[:0], "text": TEXT[:0]}}, "no samples"),
     "split": ({"split": edited(GOOD["split"], 2, 3)}, r"row 2 \(id 'id2'\) has split 3"),
+    "split as a mask": ({"split": np.arange(N) % 2 == 0}, r"split holds bool; .* give 2 \* is_test"),
+    "split in words": ({"split": np.array(["test"] * N)}, "split holds <U4; it must be 0"),
+    "class names as one text": ({"class_names": "ant"}, "class_names is 'ant'; give a list"),
     "features in one dimension": ({"features": {"image": IMAGE[:, 0]}}, r"'image' has shape \[12"),
     "features of width 0": ({"features": {"image": IMAGE[:, :0]}}, r"shape \[12, 0\]"),
     "features that are text": ({"features": {"image": IMAGE.astype(str)}}, "'image' holds <U"),

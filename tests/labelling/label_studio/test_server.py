@@ -24,7 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import run
 from envs.sources import open_dataset
-from labelling.api import LabellingProject
+from labelling.api import SKIP, LabellingProject
 from labelling.label_studio.server import TOKEN
 from tests.support.label_studio import CLASSES
 from tests.support.paths import ROOT
@@ -139,7 +139,7 @@ def test_labels_of_the_server_are_those_of_the_files(server, token, truth, tmp_p
     for number in (1, 2, 3):
         batch = by_file.ask(15)
         skipped = {batch[0]["id"]} if number == 2 else set()
-        told = by_file.tell({row["id"]: None if row["id"] in skipped else truth[row["id"]] for row in batch})
+        told = by_file.tell({row["id"]: SKIP if row["id"] in skipped else truth[row["id"]] for row in batch})
         command("ask", by_server.project.path, "--batch", "15", "--label-studio", server)
         command("ask", by_server.project.path, "--label-studio", server)  # again: nothing twice
         assert "(0 new tasks)" in capsys.readouterr().out

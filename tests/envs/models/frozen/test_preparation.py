@@ -71,6 +71,20 @@ def test_constant_features_and_outliers_stay_finite(x: np.ndarray) -> None:
     assert data.x.abs().max() <= CLIP and (data.x[0, 1] == 0).all()
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1e-8, 1e-9, 1e-12, 1e-30, 1e9])
+def test_the_unit_of_a_feature_does_not_matter(unit: float, x: np.ndarray) -> None:
+    scaled = x.copy()
+    scaled[:, ::2] *= unit
+    one, two = (prepare(make(values), FIT, OTHER, dim=20) for values in (x, scaled))
+    torch.testing.assert_close(one.x, two.x, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-12, 4.0, 1.7e12 + 0.3])
+def test_constants_are_nothing_whatever_their_size(value: float, x: np.ndarray) -> None:
+    x[:, 1] = value
+    assert (prepare(make(x), FIT, OTHER).x[:, 1] == 0).all()
+
+
 def test_absent_values_do_not_matter(x: np.ndarray) -> None:
     present = np.ones((90, 2), bool)
     present[::4, 0] = False
