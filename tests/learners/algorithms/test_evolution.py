@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +33,7 @@ from policies.policy_file import PolicyCard, load_policy
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 from tests.support.evolution import DATASET, FAMILY, SMALL, settings
-from tests.support.paths import ROOT
-
-RUN = ROOT / "run.py"
+from tests.support.training import command
 
 
 def history(out: Path) -> list[dict]:
@@ -212,10 +209,6 @@ def test_tensorboard_groups(trained):
     wanted = {"reward", "accuracy", "aulc_minus", "source_aulc", "evolution", "policy_weight", "time", "training"}
     assert wanted <= {tag.partition("/")[0] for tag in tags}
     assert [event.step for event in events.Scalars("accuracy/aulc")] == [1, 2, 3]
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, str(RUN), *map(str, arguments)]
 
 
 def train_command(out: Path, *extra: str) -> list[str]:
