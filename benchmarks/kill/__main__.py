@@ -95,7 +95,7 @@ def _death(session: Session, command: str) -> str:
         fault = faults.at_sync(rng.randint(1, SYNCS[command]), rng.random() < 0.5)
     else:
         fault = faults.within_write(_limit(session, command))
-    process = Running([arguments], session.aside / "said", fault)
+    process = Running([arguments], fault)
     if wait is not None:
         time.sleep(wait)
         process.kill()
@@ -117,7 +117,7 @@ def _failure(session: Session, command: str) -> str:
         return _failure_without_a_disk(session, command)
     arguments, after = session.prepare(command)
     with faults.FullDisk(session.place, session.rng.choice([0, 1, 4096, 8192, 20000, 60000])):
-        outcome = Running([arguments], session.aside / "said").end()
+        outcome = Running([arguments]).end()
     session.judge(command, outcome, after)
     return "full disk" if outcome.status == 2 else ""
 
@@ -128,7 +128,7 @@ def _failure_without_a_disk(session: Session, command: str) -> str:
         way, fault = "small files", faults.small_files(_limit(session, command))
     else:
         way, fault = "I/O error", faults.some_io_error(session.rng)
-    outcome = Running([arguments], session.aside / "said", fault).end()
+    outcome = Running([arguments], fault).end()
     session.judge(command, outcome, after)
     return way if outcome.status == 2 else ""
 
@@ -137,7 +137,7 @@ def _cut(disk: Disk, session: Session, command: str) -> str:
     """Cut the power while a command runs, or right after it: the command stops, and the disk is what it was then."""
     arguments, after = session.prepare(command)
     ledger, exported = session.ledger, session.exported
-    process = Running([arguments], session.aside / "said")
+    process = Running([arguments])
     time.sleep(session.rng.uniform(0, 1.5 * session.seconds[command]))
     os.kill(process.pid, signal.SIGSTOP)
     with disk.cut() as there:

@@ -65,24 +65,25 @@ class Running:
 
     Args:
         commands: arguments of each, as of run.py.
-        output: file for what it says.
         fault: what the child does to itself before it begins.
     """
 
-    def __init__(self, commands: Sequence[Sequence[str]], output: Path, fault: Callable[[], None] | None = None):
-        self.output = output
+    def __init__(self, commands: Sequence[Sequence[str]], fault: Callable[[], None] | None = None):
+        self._reader, writer = os.pipe()  # no limit of files applies to it
         self._began = time.perf_counter()
         self.pid = os.fork()
         if self.pid == 0:
-            self._be(commands, fault)
+            self._be(commands, fault, writer)
+        os.close(writer)
+        os.set_blocking(self._reader, False)
 
-    def _be(self, commands: Sequence[Sequence[str]], fault: Callable[[], None] | None) -> None:
+    def _be(self, commands: Sequence[Sequence[str]], fault: Callable[[], None] | None, writer: int) -> None:
         status = 97
         try:
-            handle = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, 1)
-            os.dup2(handle, 2)
-            sys.stdout = os.fdopen(1, "w", buffering=1)  # a line that was said is in the file
+            os.close(self._reader)
+            os.dup2(writer, 1)
+            os.dup2(writer, 2)
+            sys.stdout = os.fdopen(1, "w", buffering=1)  # a line that was said has left the process
             sys.stderr = os.fdopen(2, "w", buffering=1)
             if fault is not None:
                 fault()
@@ -106,7 +107,10 @@ class Running:
 
     def end(self) -> Outcome:
         """Wait until it has ended."""
+        said = b""
         while True:
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(self._reader, 1 << 20)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             seconds = time.perf_counter() - self._began
             if pid:
@@ -114,12 +118,14 @@ class Running:
             if seconds > _MAXIMUM:
                 self.kill()
             time.sleep(0.002)
-        return Outcome(os.waitstatus_to_exitcode(status), self.output.read_text(errors="replace"), seconds)
+        with open(self._reader, "rb") as rest, contextlib.suppress(BlockingIOError):
+            said += rest.read() or b""
+        return Outcome(os.waitstatus_to_exitcode(status), said.decode(errors="replace"), seconds)
 
 
-def run(commands: Sequence[Sequence[str]], output: Path) -> Outcome:
+def run(*commands: Sequence[str]) -> Outcome:
     """Run commands in peace."""
-    return Running(commands, output).end()
+    return Running(commands).end()
 
 
 def _main(arguments: Sequence[str]) -> int:

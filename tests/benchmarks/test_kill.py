@@ -64,7 +64,7 @@ def test_losses_are_noticed(loss: str, tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "place").mkdir()
     session = Session(tmp_path / "place", tmp_path, random.Random(0))
     arguments, after = session.prepare("tell")
-    outcome = run([arguments], tmp_path / "said")
+    outcome = run(arguments)
     session.judge("tell", outcome, after)
     assert not session.faults
     journal = session.project / "journal.jsonl"
@@ -72,7 +72,7 @@ def test_losses_are_noticed(loss: str, tmp_path: Path, capsys: pytest.CaptureFix
     journal.write_text("".join(json.dumps(_renumbered(event, n)) + "\n" for n, event in enumerate(events, start=1)))
     (session.project / ".journal_length").unlink()
     arguments, after = session.prepare("status")
-    session.judge("status", run([arguments], tmp_path / "said"), after)
+    session.judge("status", run(arguments), after)
     assert session.faults.total() == 1 and session.faults["traceback"] == 0
     assert "FAULT" in capsys.readouterr().out
 
