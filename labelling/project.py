@@ -117,7 +117,8 @@ class Project:
         """
         if not self.journal.path.exists():
             raise DataError(f"{self.journal.path} is missing, and with it every label; restore it from a copy.")
-        return replay(self.journal.read(), self.settings.classes)
+        with reading(self.journal.path, "is damaged ({reason}); restore it from a copy"):
+            return replay(self.journal.read(), self.settings.classes)
 
     @cached_property
     def pool(self) -> Pool:
