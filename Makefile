@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: install label-studio libraries demo test test-slow check kill results pretrained bench clean
+.PHONY: install label-studio libraries demo test test-slow check kill fuzz results pretrained bench clean
 
 install: .venv/installed
 
@@ -72,6 +72,11 @@ bench: install
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.selection --size small
 	$(BIN)/python -m benchmarks.selection --size large --limit 1200
+
+# Damage the files of every reader 20,000 times and judge what becomes of it; a quarter of an hour. Other damage: SEED=1.
+SEED ?= 0
+fuzz: install
+	$(BIN)/python -m benchmarks.fuzz --cases 20000 --seed $(SEED)
 
 clean:
 	rm -rf runs .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache

@@ -136,7 +136,7 @@ class Declaration:
         allowed = _allowed(self.marks)
         if isinstance(value, bool) or not isinstance(value, numbers):
             return f"; it must be {noun}{allowed and ', '}{allowed}."
-        if not math.isnan(value) and all(_holds(mark, value) for mark in self.marks):
+        if value == value and all(_holds(mark, value) for mark in self.marks):
             return ""
         return "; it cannot be negative." if allowed == "at least 0" else f"; it must be {allowed or noun}."
 
@@ -188,7 +188,7 @@ def _holds(mark: object, value: Any) -> bool:
         case Lt(bound):
             return value < bound
         case Finite():
-            return math.isfinite(value)
+            return isinstance(value, Integral) or math.isfinite(value)
     return True
 
 

@@ -117,6 +117,8 @@ def _check(model: LabelModel, tensors: Mapping[str, torch.Tensor]) -> None:
     encoder, head, joint = (getattr(model.parameters, name) for name in Parameters.__dataclass_fields__)
     if any(p.dtype != torch.float32 or not p.isfinite().all() for p in (encoder, head, joint)):
         raise ValueError("its weights are no finite numbers of 32 bits")
+    if (encoder.ndim, head.ndim, joint.ndim) != (4, 4, 3):
+        raise ValueError("its weights are of another shape")
     _, m, hidden, width = encoder.shape
     classes = len(model.classes)
     expected = ((1, len(model.modalities), hidden, width), (1, m, classes, head.shape[3]), (1, classes, joint.shape[2]))

@@ -125,10 +125,11 @@ class Project:
         """
         if not self.journal.path.exists():
             raise DataError(f"{self.journal.path} is missing, and with it every label; restore it from a copy.")
-        try:
-            return replay(self.journal.read(), self.settings.classes)
-        except Contradiction as error:
-            raise self.journal.damaged(error.number, str(error)) from None
+        with reading(self.journal.path, "is damaged ({reason}); restore it from a copy"):
+            try:
+                return replay(self.journal.read(), self.settings.classes)
+            except Contradiction as error:
+                raise self.journal.damaged(error.number, str(error)) from None
 
     @cached_property
     def pool(self) -> Pool:

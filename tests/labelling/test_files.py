@@ -14,9 +14,10 @@ import pytest
 import run
 from envs.errors import ConfigError, DataError
 from envs.pools import Pool
-from labelling.api import SKIP, LabellingProject
+from labelling.api import LabellingProject
 from labelling.creating import Samples, create_project, samples_from_table
 from labelling.project import Settings
+from labelling.state import SKIP
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from envs.pools import Pool
-from labelling.api import SKIP, LabellingProject
+from labelling.api import LabellingProject
 from labelling.creating import Samples, create_project
 from labelling.model import Model, labels_of, prepare_rows
 from labelling.progress import Progress, advice, in_lines, kappa
 from labelling.project import Settings
+from labelling.state import SKIP
 
 CLASSES = ("red", "blue")
 

@@ -22,11 +22,12 @@ import run
 from envs.errors import DataError
 from envs.sources import open_dataset
 from labelling.answers import Answer
-from labelling.api import SKIP, LabellingProject
+from labelling.api import LabellingProject
 from labelling.creating import create_project, samples_from_pool
 from labelling.model import labels_of
 from labelling.model_file import load_model
 from labelling.project import Settings
+from labelling.state import SKIP
 
 SYNTHETIC = "synthetic:samples=300,classes=3,modalities=2,dim=6,missing=0.2,seed=4"
 

@@ -24,8 +24,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import run
 from envs.sources import open_dataset
-from labelling.api import SKIP, LabellingProject
+from labelling.api import LabellingProject
 from labelling.label_studio.server import TOKEN
+from labelling.state import SKIP
 from tests.support.label_studio import CLASSES
 from tests.support.paths import ROOT
 
