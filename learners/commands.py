@@ -144,8 +144,9 @@ def _train(args: argparse.Namespace) -> int:
         num_gpus_per_env_runner=args.num_gpus_per_env_runner,
     )
     settings = merge(settings, flags | {"resources": resources})
+    trust = _trust(args)
     if args.resume:
-        policy = go_on(args.out, settings, args.storage, _trust(args))
+        policy = go_on(args.out, settings, args.storage, trust)
     else:
         policy = train(build(TrainConfig, settings), args.out, storage=args.storage)
     run = Path(args.out)

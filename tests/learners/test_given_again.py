@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import run
+from envs.origin import sign_folder
 from learners.run_folder import RunFolder
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.sweeps.config import SweepConfig
@@ -107,6 +108,7 @@ def sweep(tmp_path: Path) -> Path:
     out = tmp_path / "sweep"
     out.mkdir()
     (out / "sweep.yaml").write_text(to_yaml(build(SweepConfig, TINY)))
+    sign_folder(out)
     return out
 
 
