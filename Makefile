@@ -26,9 +26,10 @@ demo: install
 	$(BIN)/python run.py compare --dataset emoji --policy runs/demo --seeds 20 --out runs/demo/compare
 	@echo "TensorBoard     $(BIN)/tensorboard --logdir runs/demo/tensorboard"
 
-# Two processes, each a file of tests at a time: many tests start processes of their own and wait for them.
+# Two processes, each a file of tests at a time, the longest first (tests/conftest.py): many tests start processes of
+# their own and wait for them.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

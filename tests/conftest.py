@@ -19,9 +19,17 @@ from envs.round import Round
 from envs.simulation import ProtocolConfig, Simulation
 from envs.source import training_starts, training_trainer
 from envs.sources import open_dataset
+from tests.support.long import LONG
 from tests.support.paths import ROOT
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with LONG."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
 
 # A gate should fail for what a change did, not for what a random search found that day.
 settings.register_profile("ci", derandomize=True)

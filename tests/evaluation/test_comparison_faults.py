@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,28 +92,43 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
     assert "the same command goes on" in capsys.readouterr().err
 
 
+KILLED = """
+import os, signal, sys
+import run
+from evaluation.results import Results
+
+put, kept = Results.put, []
+
+def put_and_die(*arguments):
+    put(*arguments)
+    kept.append(1)
+    if len(kept) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Results.put = put_and_die
+sys.exit(run.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.usefixtures("tables_only")
 def test_a_killed_comparison_goes_on_where_it_stopped(one_ray: None, tmp_path: Path, capsys) -> None:
     settings = {"seeds": 40, "workers": 1, "strategies": ("random", "margin", "entropy")}
-    command = [sys.executable, "run.py", "compare", "--dataset", DATASET, "--out", str(tmp_path / "out")]
-    command += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1", "--policy", "none"]
+    arguments = ["compare", "--dataset", DATASET, "--out", str(tmp_path / "out"), "--policy", "none"]
+    arguments += ["--strategies", ",".join(settings["strategies"]), "--seeds", "40", "--workers", "1"]
     for section, values in (("protocol", dataclasses.asdict(PROTOCOL)), ("model", dataclasses.asdict(MODEL))):
         for name, value in values.items():
-            command += ["--set", f"{section}.{name}={value}"]
+            arguments += ["--set", f"{section}.{name}={value}"]
+    command = [sys.executable, "-c", KILLED, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
-        deadline = time.monotonic() + 180
-        while not files(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.kill()
-        _, errors = process.communicate()
-    there = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "results").glob("*.npz")}
-    assert 0 < len(there) < 12, errors
+    killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    results = tmp_path / "out" / "results"
+    there = {name: (results / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
+    assert len(there) == 2
     assert not (tmp_path / "out" / "summary.json").exists()
-    assert main(command[2:]) == 0
-    assert f"12/12 chunks ({len(there)} already there)" in capsys.readouterr().out
-    assert all(p.stat().st_mtime_ns == before for p, before in there.items())
+    assert main(arguments) == 0
+    assert "12/12 chunks (2 already there)" in capsys.readouterr().out
+    assert all((results / name).stat().st_mtime_ns == before for name, before in there.items())
     uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)
     resumed = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert without_times(resumed) | {"workers": 2} == without_times(uninterrupted.to_json())

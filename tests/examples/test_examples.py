@@ -27,6 +27,8 @@ from tests.support.observations import random_observation
 from tests.support.paths import ROOT
 from tests.support.training import DATASET, RUN, SMALL
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 EXAMPLES = sorted(file.stem for file in (ROOT / "examples").glob("[!_]*.py"))
 
 

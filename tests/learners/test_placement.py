@@ -40,6 +40,7 @@ def lines(*settings: str) -> list[str]:
 )
 def test_who_runs_where(settings, words, monkeypatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests leave one running
     processes, memory = lines(*settings)
     assert words in processes and f"{os.cpu_count()} cores here" in processes
     amounts = [float(x) for x in re.findall(r"([\d.]+) GB", memory)]

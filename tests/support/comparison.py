@@ -40,7 +40,8 @@ def rounds(out: Path) -> pa.Table:
 
 
 def files(out: Path) -> set[str]:
-    return {p.name for p in (out / "results").glob("*.npz")}
+    """Names of the chunks that are kept; what a killed process left unfinished begins with a dot."""
+    return {p.name for p in (out / "results").glob("[!.]*.npz")}
 
 
 def count_already_there(lines: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from envs.models.frozen import fitting
 from envs.models.frozen.fitting import Fitted, LabelledRows, Parameters, fit, initial_parameters
 from envs.models.frozen.model import predict
 from envs.models.frozen.trainer import FrozenConfig
+from envs.randomness import stream
 
 E, M, D, C, N = 5, 2, 6, 3, 14
 CONFIG = FrozenConfig(hidden=7, steps=6)
@@ -241,6 +242,17 @@ def test_minibatches_are_reproducible_and_drawn_by_seed() -> None:
     assert not torch.equal(one.parameters.encoder, other.parameters.encoder)
     with pytest.raises(ValueError, match="seeds"):
         fit(start(), LabelledRows(x, y, present), config)
+
+
+def test_minibatches_have_a_stream_of_their_own() -> None:
+    """A step on a minibatch is a step on the rows that the stream names."""
+    x, y, present = rows()
+    whole = LabelledRows(x, y, present)
+    drawn = [stream(seed, "minibatches", N).integers(0, N, (1, 5))[0] for seed in range(E)]
+    step = fit(start(), whole, FrozenConfig(hidden=7, steps=1, minibatch=5), range(E))
+    same = fit(start(), whole.take(torch.from_numpy(np.stack(drawn))), FrozenConfig(hidden=7, steps=1))
+    for name in NAMES:
+        torch.testing.assert_close(getattr(step.parameters, name), getattr(same.parameters, name))
 
 
 def test_minibatch_training_learns() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +119,43 @@ def test_a_modality_that_no_fitting_row_has_is_nothing(x: np.ndarray) -> None:
     present[FIT, 0] = False
     data = prepare(make(x, present=present), FIT, OTHER, dim=4)
     assert torch.isfinite(data.x).all() and (data.x[0, :4] == 0).all() and (data.x[1, :3] != 0).any()
+
+
+def test_inputs_are_the_features_of_these_rows_side_by_side(x: np.ndarray) -> None:
+    pool = make(x)
+    data = prepare(pool, FIT, OTHER, dim=4)
+    rows = np.array([70, 3, 3])
+    inputs = data.inputs(rows)
+    assert inputs.shape == (2 * 4, 3)
+    assert torch.equal(inputs, data.x[:, :4, rows].reshape(8, 3))  # without the constant
+    transformed = data.transforms[0](pool.take("wide", rows))
+    np.testing.assert_allclose(inputs[:4].numpy().T, transformed, rtol=1e-5)
+
+
+def test_rows_are_found_in_any_order_they_were_given(x: np.ndarray) -> None:
+    data = prepare(make(x), FIT[::-1], OTHER[::2])
+    assert (data.rows == np.union1d(FIT, OTHER[::2])).all()
+    assert (data.rows[data.columns(np.array([88, 5]))] == [88, 5]).all()
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_prepared_rows_travel_as_arrays_that_processes_share(gaps: bool, x: np.ndarray) -> None:
+    present = np.ones((90, 2), bool)
+    present[::4, 0] = not gaps
+    data = prepare(make(x, present=present), FIT, OTHER, dim=4)
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(data, protocol=5, buffer_callback=buffers.append)
+    tensors = [t for t in (data.x, data.present, data.labels, data.density) if t is not None]
+    sizes = [t.numel() * t.element_size() for t in tensors]
+    outside = sorted(len(buffer.raw()) for buffer in buffers)
+    assert all(outside.count(size) >= sizes.count(size) for size in sizes)  # out of band, hence not copied
+    assert len(content) < 5_000
+    given = [memoryview(bytes(buffer.raw())).toreadonly() for buffer in buffers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # shared memory is read-only
+        sent = pickle.loads(content, buffers=given)
+    assert (sent.present is None) == (not gaps)
+    for name in ("x", "labels", "density") + (("present",) if gaps else ()):
+        assert torch.equal(getattr(sent, name), getattr(data, name))
+    assert (sent.rows == data.rows).all() and (sent.modalities, sent.num_classes) == (data.modalities, data.num_classes)
+    assert torch.equal(sent.inputs(FIT), data.inputs(FIT))
