@@ -108,3 +108,15 @@ def test_what_lies_in_the_current_folder_is_found(
     assert run.main(command) == 2
     assert "'lies_here:nothing' is no subclass of" in capsys.readouterr().err
     sys.modules.pop("lies_here")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_traceback_is_shown_on_request(
+    debug: bool, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.npz").write_text("no archive")
+    monkeypatch.setenv("RL_MBA_DEBUG", "1" if debug else "")
+    assert run.main(["init", str(tmp_path / "p"), "--samples", str(tmp_path / "bad.npz")]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path / 'bad.npz'} cannot be read" in said
+    assert ("BadZipFile" in said) is debug
