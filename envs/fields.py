@@ -136,6 +136,8 @@ class Declaration:
         allowed = _allowed(self.marks)
         if isinstance(value, bool) or not isinstance(value, numbers):
             return f"; it must be {noun}{allowed and ', '}{allowed}."
+        if isinstance(value, int) and value.bit_length() > 63:
+            return "; a number has at most 18 digits here."
         if value == value and all(_holds(mark, value) for mark in self.marks):
             return ""
         return "; it cannot be negative." if allowed == "at least 0" else f"; it must be {allowed or noun}."

@@ -168,3 +168,15 @@ def test_mistakes_end_in_a_sentence(words: list[str], said: str, capsys, tmp_pat
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line and len(line) < 800
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_traceback_is_shown_on_request(
+    debug: bool, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.npz").write_text("no archive")
+    monkeypatch.setenv("RL_MBA_DEBUG", "1" if debug else "")
+    assert run.main(["init", str(tmp_path / "p"), "--samples", str(tmp_path / "bad.npz")]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path / 'bad.npz'} cannot be read" in said
+    assert ("BadZipFile" in said) is debug

@@ -18,6 +18,7 @@ import learners
 import policies
 from envs.errors import ConfigError
 from envs.fields import Finite, Help, OneOf, Section, declarations, refuse
+from envs.simulation import ProtocolConfig
 from learners.settings import build
 
 for package in (envs, policies, learners, evaluation, labelling):
@@ -147,3 +148,10 @@ def test_what_is_allowed_is_taken_as_it_is() -> None:
         build(Example, {"prefix": "x"})
     assert declarations(Example)["count"].help == "how many"
     assert declarations(Example)["name"].help == ""
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**64), 10**6000])
+def test_whole_numbers_beyond_any_use_are_refused(value: int) -> None:
+    with pytest.raises(ConfigError, match="at most 18 digits") as error:
+        ProtocolConfig(rounds=value)
+    assert len(str(error.value)) < 150
