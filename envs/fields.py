@@ -124,7 +124,9 @@ class Declaration:
 
     def _refused_list(self, value: object) -> str:
         entry = get_args(self.kind)[0]
-        if isinstance(value, str | int | float):
+        if type(value) is entry:
+            return f"; it must be a list: write {[value]}."
+        if isinstance(value, str):
             return f"; it must be a list: write [{value}]."
         if not isinstance(value, list | tuple):
             return "; it must be a list."

@@ -114,13 +114,13 @@ def load_policy(path: str | Path, trust: bool = False) -> tuple[Selector, Policy
     """
     folder = find_policy(path)
     card_file, weights_file = folder / CARD_FILE, folder / WEIGHTS_FILE
-    with reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError):
-        state = load_file(weights_file)
     try:
         with reading(card_file, "is not a readable policy card: {reason}. Export it again", PolicyError):
             config, card, trusted = _read_card(card_file, trust)
     except ConfigError as error:
         raise PolicyError(f"{card_file} does not fit this version: {error}") from error
+    with reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError):
+        state = load_file(weights_file)
     with (
         names_of(card_file, trusted),
         reading(weights_file, "is not a readable policy: {reason}. Export it again", PolicyError),

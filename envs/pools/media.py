@@ -116,6 +116,8 @@ def _refuse_links_out(kind: str, absolute: Sequence[str], folder: Path) -> None:
     root = os.path.realpath(folder)
     links: dict[str, set[str] | None] = {}  # by folder, read once each: a pool may have a million pictures
     for row, path in enumerate(absolute):
+        if is_address(path):
+            continue
         place, name = os.path.split(path)
         if place not in links:
             links[place] = _links_in(place) if _is_below(os.path.realpath(place), root) else None

@@ -128,7 +128,7 @@ def test_every_number_of_the_settings_has_a_limit() -> None:
         ("names", 5, "example.names is 5; it must be a list."),
         ("names", None, "example.names is None; it must be a list."),
         ("sizes", "64,32", "example.sizes is '64,32'; it must be a list: write [64,32]."),
-        ("sizes", 64, "example.sizes is 64; it must be a list."),
+        ("sizes", 64, "example.sizes is 64; it must be a list: write [64]."),
     ],
 )
 def test_refusals_say_what_is_allowed(name: str, value: Any, words: str) -> None:
@@ -150,7 +150,7 @@ def test_what_is_allowed_is_taken_as_it_is() -> None:
     assert declarations(Example)["name"].help == ""
 
 
-@pytest.mark.parametrize("value", [2**63, -(2**64), 10**6000])
+@pytest.mark.parametrize("value", [2**63, -(2**64), 10**6000], ids=["64 bits", "below", "6,000 digits"])
 def test_whole_numbers_beyond_any_use_are_refused(value: int) -> None:
     with pytest.raises(ConfigError, match="at most 18 digits") as error:
         ProtocolConfig(rounds=value)

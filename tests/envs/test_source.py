@@ -114,7 +114,9 @@ def test_either_trainer_is_for_its_own_half(pool: Pool) -> None:
 def test_auto_is_the_gpu_where_there_is_one(gpus: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
     assert torch_device("auto") == ("cuda" if gpus else "cpu")
-    assert torch_device("cpu") == "cpu" and torch_device("cuda:1") == "cuda:1"
+    assert torch_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="'cuda:77', which torch cannot use here"):
+        torch_device("cuda:77")
 
 
 def test_a_source_of_one_data_set_stays_as_it_is_drawn_again() -> None:

@@ -315,10 +315,10 @@ def test_a_setting_without_a_value_is_refused(empty: str) -> None:
     [
         ({"datasets": []}, "name at least one data set"),
         ({"datasets": ["emoji", "watch", "emoji"]}, "'emoji' is the same data set as 'emoji'"),
-        ({"datasets": "emoji"}, "write [emoji]"),
+        ({"datasets": "emoji"}, "write ['emoji']"),
         ({"policy": {"mlp": "64,32"}}, "policy.mlp is '64,32'; it must be a list: write [64,32]"),
         ({"policy": {"mlp": 64}}, "write [64]"),
-        ({"policy": {"features": "margin"}}, "write [margin]"),
+        ({"policy": {"features": "margin"}}, "write ['margin']"),
         ({"policy": {"mlp": [64, True]}}, "policy.mlp.1 is True"),
         ({"datasets": [True]}, "datasets.0 is True"),
         ({"preset": "nonsense"}, "Unknown preset 'nonsense'"),

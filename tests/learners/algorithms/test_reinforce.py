@@ -19,7 +19,8 @@ from tests.support.training import DATASET, SMALL
 
 
 def config(*changes: str, **top) -> TrainConfig:
-    settings = parse_overrides([*SMALL, "candidates.per_pick=40", "resources.num_env_runners=0", *changes])
+    small = [setting for setting in SMALL if not setting.startswith("candidates.per_pick=")]
+    settings = parse_overrides([*small, "candidates.per_pick=40", "resources.num_env_runners=0", *changes])
     return build(TrainConfig, {"datasets": [DATASET]} | settings | top)
 
 
