@@ -91,7 +91,7 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
         new = [] if settings.classes else list(dict.fromkeys(label for _, label, *_ in told if label))
         for low in range(0, len(told), _LABELS_PER_EVENT):
             part = told[low : low + _LABELS_PER_EVENT]
-            journal.append("told", files=[samples.source], new_classes=new, labels=part, init=True)
+            journal.append("told", files=[Path(samples.source).name], new_classes=new, labels=part, init=True)
             new = []
     return Project(path)
 
@@ -164,7 +164,7 @@ def samples_from_table(table: str, features: Sequence[str], encoding: str | None
         raise DataError(f"{_place(file, features, str(error))}: {error}") from None
     shown_by: dict[str, Sequence[str] | np.ndarray] = {"text": column["text"]} if "text" in column else {}
     shown_by |= {kind: _paths(file, kind, column[kind], numbers) for kind in media.FILES if kind in column}
-    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), file.name, short_rows=short)
+    return Samples(pool, shown_by, column.get("label", [""] * len(numbers)), str(file), short_rows=short)
 
 
 def _check_ids(file: Path, ids: list[str], numbers: list[int]) -> None:
