@@ -231,13 +231,14 @@ def test_limits_of_the_user_stay(no_ray: list, monkeypatch: pytest.MonkeyPatch) 
 
 def test_ctrl_c_ends_a_start_that_waits_outside_of_python(tmp_path: Path) -> None:
     code = """
-import ctypes, os, signal
+import ctypes, os, signal, threading
 from runtime.signals import ends_at_interrupt
 libc = ctypes.CDLL(None)
 signal.siginterrupt(signal.SIGINT, False)
 end, _ = os.pipe()
 with ends_at_interrupt(patience=0.5):
-    print("waiting", flush=True)
+    # Said by another thread, when this one has been in the system for a while: only there does Python not see the signal.
+    threading.Timer(1.0, lambda: print("waiting", flush=True)).start()
     libc.read(end, ctypes.create_string_buffer(1), 1)  # for ever, whatever signal comes
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
