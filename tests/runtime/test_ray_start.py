@@ -237,7 +237,7 @@ libc = ctypes.CDLL(None)
 signal.siginterrupt(signal.SIGINT, False)
 end, _ = os.pipe()
 with ends_at_interrupt(patience=0.5):
-    # Said by another thread, when this one has been in the system for a while: only there does Python not see the signal.
+    # Another thread says so when this one has been in the system for a while, where Python does not see a signal.
     threading.Timer(1.0, lambda: print("waiting", flush=True)).start()
     libc.read(end, ctypes.create_string_buffer(1), 1)  # for ever, whatever signal comes
 """
