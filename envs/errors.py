@@ -73,3 +73,8 @@ def shorten(value: object) -> str:
     """A value as messages quote it: texts in quotes, and no more of it than one line has room for."""
     text = _Short().repr(value)
     return text if isinstance(value, str) or len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """What a table holds as messages quote it: as a text, whatever the column's type."""
+    return shorten(str(value))

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from envs.errors import DataError
+from envs.errors import DataError, shown
 from labelling.state import ANNOTATOR, SKIP
-from labelling.tables import shown
 
 _MILLISECONDS = 10**11  # a time since 1970 that is larger counts these
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from envs.errors import ConfigError, DataError, nearest
+from envs.errors import ConfigError, DataError, nearest, shown
 from envs.files import data_errors, is_taken, new_folder
 from envs.pools import Pool, checks, classes, media, save_pool
 from envs.reading import read_array, read_arrays, reading
@@ -21,7 +21,7 @@ from envs.sources import open_dataset
 from labelling.beginning import Beginning
 from labelling.journal import Journal
 from labelling.project import Project, Settings, checksum_of, write_info
-from labelling.tables import PARQUET, columns_of, read_rows, shown
+from labelling.tables import PARQUET, columns_of, read_rows
 from policies.policy_file import find_policy, load_policy
 
 TABLES = (".csv", ".tsv", ".txt", *PARQUET)  # suffixes of tables

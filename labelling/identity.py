@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from hashlib import blake2b
 
-from envs.errors import DataError, nearest
+from envs.errors import DataError, nearest, shown
 from labelling.project import Project
 from labelling.spreadsheets import Twins, same_letters, unguarded
-from labelling.tables import shown
 
 KEY = "sample_key"  # column of a batch
 _LETTERS = "bcdfghjklmnpqrstvwxz"  # no vowels: no word, month or truth value in any language, hence left alone

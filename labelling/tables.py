@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from envs.errors import DataError, nearest
+from envs.errors import DataError, nearest, shown
 from envs.reading import first_repeated, reading
 
 PARQUET = (".parquet", ".pq")
@@ -21,7 +21,6 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 _NO_TEXT = ("unicode_escape", "raw_unicode_escape", "unicode-escape", "raw-unicode-escape", "utf-7", "idna", "punycode")
 _BLOCK = 4096  # rows of Parquet at a time
 _SEPARATOR = re.compile(r'"?sep=(.)"?')
-_SHOWN = 80  # characters of a value that a message quotes
 
 csv.field_size_limit(2**26)  # long texts are welcome; without any limit a quote that never ends fills the memory
 
@@ -80,12 +79,6 @@ def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str
 def for_spreadsheets(text: str) -> str:
     """The text of a CSV file that spreadsheets open by a double click: without a mark some read UTF-8 as cp1252."""
     return text if text.isascii() else "\ufeff" + text
-
-
-def shown(value: object) -> str:
-    """A value in quotes, shortened, for a message."""
-    text = str(value)
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
 def _csv_rows(

@@ -8,7 +8,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from envs.errors import DataError
+from envs.errors import DataError, shown
 from envs.pools.classes import Vocabulary, spelling
 from labelling import events
 from labelling.answers import Answer, supersedes
@@ -19,7 +19,7 @@ from labelling.progress import Progress, measure
 from labelling.project import Project
 from labelling.spreadsheets import unguarded
 from labelling.state import ANNOTATOR, SKIP, State, check_class, conflicts, people_of
-from labelling.tables import PARQUET, columns_of, read_rows, shown
+from labelling.tables import PARQUET, columns_of, read_rows
 
 _NOBODY = ("", "nan", "none", "null", "<na>", "n/a")  # annotators as tables write that there is none
 

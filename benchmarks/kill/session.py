@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.kill.commands import SYNTHETIC, Outcome, run
@@ -216,6 +215,3 @@ class Session:
         outcome = self._run(arguments)
         self.seconds[command] = outcome.seconds
         return outcome
-
-
-Trial = Callable[[Session, str], bool]  # one trial of a command; whether a process died, or power was cut

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from envs.errors import DataError, nearest
+from envs.errors import DataError, nearest, shown
 from envs.pools.checks import LONGEST_NAME
 
 _BLANKS = re.compile(r"[^\S\n\r\t\f\v\x1c-\x1f\x85\u2028\u2029]+")  # within a line
@@ -50,7 +50,6 @@ _MISREAD = (
     *(("cp1251", "cp1252"), ("cp1251", "latin-1"), ("gb18030", "cp1252"), ("shift_jis", "cp1252")),
 )  # saved in one encoding, read in the other; pairs that give words of one language for those of another are left out
 _NAMED = 20  # classes that a message names
-_SHOWN = 80  # characters of a name that a message quotes
 
 
 def spelling(value: object) -> str:
@@ -74,7 +73,7 @@ def spelling(value: object) -> str:
     if isinstance(value, bool | int):
         value = str(value)
     if not isinstance(value, str):
-        raise DataError(f"class {_shown(value)} is of type {type(value).__name__}; a class is a text or a number.")
+        raise DataError(f"class {shown(value)} is of type {type(value).__name__}; a class is a text or a number.")
     if value.isascii() and value.isalpha():
         return value
     text = unicodedata.normalize("NFC", value)
@@ -90,16 +89,16 @@ def check_name(name: str) -> None:
         DataError: saying what to write.
     """
     if not name or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
-        raise DataError(f"class {_shown(name)}: a class needs a name in one line.")
+        raise DataError(f"class {shown(name)}: a class needs a name in one line.")
     if len(name) > LONGEST_NAME:
-        raise DataError(f"class {_shown(name)} has {len(name):,} characters; at most {LONGEST_NAME} are possible.")
+        raise DataError(f"class {shown(name)} has {len(name):,} characters; at most {LONGEST_NAME} are possible.")
     _check_visible(name)
     if "\ufffd" in name or any(unicodedata.category(c) == "Cs" for c in name):
-        raise DataError(f"class {_shown(name)} holds characters that were lost in another encoding; write it anew.")
+        raise DataError(f"class {shown(name)} holds characters that were lost in another encoding; write it anew.")
     meant = _repaired(name)
     if meant is not None:
         raise DataError(
-            f"class {_shown(name)} is {_shown(meant)} in UTF-8, read in another encoding; write {_shown(meant)}, and "
+            f"class {shown(name)} is {shown(meant)} in UTF-8, read in another encoding; write {shown(meant)}, and "
             "open and save tables as 'CSV UTF-8'."
         )
 
@@ -109,8 +108,8 @@ def _check_visible(name: str) -> None:
         if not _is_visible(name, place):
             called = unicodedata.name(character, "unnamed")
             raise DataError(
-                f"class {_shown(name)} holds an invisible character (U+{ord(character):04X}, {called}); write "
-                f"{_shown(visible(name))}."
+                f"class {shown(name)} holds an invisible character (U+{ord(character):04X}, {called}); write "
+                f"{shown(visible(name))}."
             )
 
 
@@ -177,7 +176,7 @@ class Vocabulary:
         text = spelling(name)
         if text not in self._means:
             _check_visible(text)
-            self._check_other_spelling(text, f"class {_shown(text)}")
+            self._check_other_spelling(text, f"class {shown(text)}")
             check_name(text)
             self._add(text)
         return self._means[text]
@@ -206,12 +205,12 @@ class Vocabulary:
             self.read_as[text] = alike[0]
             return alike[0]
         _check_visible(text)
-        self._check_other_spelling(text, f"label {_shown(text)}")
+        self._check_other_spelling(text, f"label {shown(text)}")
         if self._closed:
             check_name(text)
             adds = f"; {self._declare} adds some" if self._declare == "--new-classes" else ""
             raise DataError(
-                f"label {_shown(text)} is not among the classes.{nearest(text, self.names)} Classes: "
+                f"label {shown(text)} is not among the classes.{nearest(text, self.names)} Classes: "
                 f"{', '.join(self.names)}{adds}."
             )
         self._check_new(text)
@@ -230,11 +229,11 @@ class Vocabulary:
         if other is not None:
             by_case = "by case only" if other.casefold() == text.casefold() else "in its spelling only"
             many = self._how_many(text, other)
-            raise DataError(f"{what} differs from class {_shown(other)} {by_case}; write one of the two{many}.")
+            raise DataError(f"{what} differs from class {shown(other)} {by_case}; write one of the two{many}.")
         meant = self._misread.get(text) or next((n for n in _misreadings(text) if n in self._means), None)
         if meant is not None:
             raise DataError(
-                f"{what} and class {_shown(meant)} are one, read in two encodings; write it in one way, and open and "
+                f"{what} and class {shown(meant)} are one, read in two encodings; write it in one way, and open and "
                 f"save tables as 'CSV UTF-8'{self._how_many(text, meant)}."
             )
 
@@ -247,16 +246,16 @@ class Vocabulary:
             if text in self._counts:
                 many = f" ({self._counts[text]} of {sum(self._counts.values())} labels)"
             raise DataError(
-                f"label {_shown(text)}{many} looks like none. Where it stands for a sample without a label, "
+                f"label {shown(text)}{many} looks like none. Where it stands for a sample without a label, "
                 f"{self._empty}{anyway}."
             )
         if _is_list(text):
-            raise DataError(f"label {_shown(text)} is a list; a sample has one class. Write that alone{anyway}.")
+            raise DataError(f"label {shown(text)} is a list; a sample has one class. Write that alone{anyway}.")
         for label in (*self._several, text):
             parts = [part for part in _JOINED.split(label) if part]
             if len(parts) > 1 and all(self._may_be_class(part, text) for part in parts):
                 raise DataError(
-                    f"label {_shown(label)} seems to name several classes ({', '.join(parts)}); a sample has one. "
+                    f"label {shown(label)} seems to name several classes ({', '.join(parts)}); a sample has one. "
                     f"If it is one class, {self._how_to_declare(label)}."
                 )
         if _JOINED.search(text):
@@ -268,13 +267,13 @@ class Vocabulary:
 
     def _how_to_declare(self, name: str) -> str:
         if self._declare != "--classes":
-            return f"declare it: {self._declare} {_shown(name)}"
+            return f"declare it: {self._declare} {shown(name)}"
         every = list(self._counts)
         names = ",".join(f'"{n}"' if "," in n else n for n in every[:_NAMED]) + (",..." if len(every) > _NAMED else "")
         return f"name all classes: --classes '{names}'"
 
     def _how_many(self, *names: str) -> str:
-        found = [f"{_shown(name)}: {self._counts[name]}" for name in names if name in self._counts]
+        found = [f"{shown(name)}: {self._counts[name]}" for name in names if name in self._counts]
         return f" ({', '.join(found)})" if found else ""
 
 
@@ -285,12 +284,12 @@ def declared(names: Iterable[object], field: str = "class_names") -> tuple[str, 
         DataError: where two of them are one class, or one is no name.
     """
     if isinstance(names, str | bytes):
-        raise DataError(f"{field} is {_shown(names)}; give a list of names.")
+        raise DataError(f"{field} is {shown(names)}; give a list of names.")
     vocabulary, before = Vocabulary(declare=field), set[str]()
     for name in names:
         text = spelling(name)
         if text in before:
-            raise DataError(f"Class name {_shown(text)} occurs twice; class names must be unique.")
+            raise DataError(f"Class name {shown(text)} occurs twice; class names must be unique.")
         before.add(vocabulary.declare(text))
     return tuple(vocabulary.names)
 
@@ -361,8 +360,3 @@ def _is_common(character: str) -> bool:
     code = ord(character)
     ranges = ((0x20, 0x7E), (0xA0, 0x17F), (0x370, 0x52F), (0x5D0, 0x5EA), (0x620, 0x64A), (0x2010, 0x2122))
     return code >= 0x3000 or any(low <= code <= high for low, high in ranges)
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")

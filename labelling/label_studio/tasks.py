@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from envs.errors import ConfigError, DataError
+from envs.errors import ConfigError, DataError, shown
 from envs.files import write_text
 from envs.pools.media import is_address, picture_type, sound_type
 from envs.reading import read_json
@@ -22,7 +22,7 @@ from labelling.events import Asked
 from labelling.identity import KEY, Identity
 from labelling.project import Project
 from labelling.state import ANNOTATOR, SKIP
-from labelling.tables import PARQUET, read_rows, shown
+from labelling.tables import PARQUET, read_rows
 
 LARGEST = 2_000_000  # bytes of a picture or sound that goes into a task itself
 _SHOWN = 5  # choices that a message names

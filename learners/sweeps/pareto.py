@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from scipy import stats
 
 from learners.telemetry.curves import save_picture
 from runtime import markdown
@@ -45,28 +44,6 @@ def table(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives:
         rows.append([trial["trial"], *settings, *values, mark])
     titles = ["trial", *names, *objectives, ""]
     return markdown.table(titles, rows, left=(0, len(titles) - 1))
-
-
-def effects(trials: Sequence[Mapping[str, Any]], names: Sequence[str], objectives: Sequence[str]) -> str:
-    """Markdown: a linear fit of each objective on the numeric settings, with 95 % t-intervals, in points per unit.
-
-    Empty where no setting is numeric, the settings do not vary independently, or trials are too few for an interval.
-    """
-    numeric = [n for n in names if all(type(t["settings"][n]) in (int, float) for t in trials)]
-    given = np.array([[1.0, *(t["settings"][n] for n in numeric)] for t in trials])
-    free = len(trials) - given.shape[1]
-    if not numeric or free < 1 or np.linalg.matrix_rank(given) < given.shape[1]:
-        return ""
-    values = 100 * np.array([[t["objectives"][name] for name in objectives] for t in trials])
-    slopes = np.linalg.lstsq(given, values, rcond=None)[0]  # [1 + settings, objectives]
-    scatter = np.sqrt(np.square(values - given @ slopes).sum(0) / free)
-    spread = np.sqrt(np.diag(np.linalg.inv(given.T @ given)))[:, None] * scatter
-    half = stats.t.ppf(0.975, free) * spread
-    rows = []
-    for name, row, wide in zip(["at 0", *numeric], slopes, half, strict=True):
-        rows.append([name, *(f"{v:+.2f} [{v - h:+.2f}, {v + h:+.2f}]" for v, h in zip(row, wide, strict=True))])
-    rows.append(["scatter of a trial about the fit", *(f"{v:.2f}" for v in scatter)])
-    return markdown.table(["points per unit", *objectives], rows)
 
 
 def draw(trials: Sequence[Mapping[str, Any]], objectives: Sequence[str], file: Path, title: str) -> None:
