@@ -52,7 +52,7 @@ def _play(environment: VectorMultimodalALEnv, selector: Selector, episodes: int)
         observation, _ = environment.reset()
         for _ in range(environment.config.protocol.rounds):
             tensors = {k: torch.from_numpy(v) for k, v in observation.items()}
-            picks, _ = selector.select(tensors, batch, greedy=False)
+            picks, _ = selector.sample(tensors, batch)
             observation, *_ = environment.step(picks.numpy())
 
 

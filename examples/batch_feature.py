@@ -46,7 +46,7 @@ def main() -> None:
         policy = Selector(SelectorConfig(features=("margin",), batch_features=(NAME,)))
         with torch.no_grad():
             policy.weights[:, 0] = torch.tensor([1.0, weight])
-        slots, _ = policy.select(observation, 10, greedy=True)
+        slots = policy.select(observation, 10)
         hidden = observation["hidden"][0, slots[0]].float()
         apart = (hidden[1:] - hidden[:-1]).norm(dim=1).mean()
         print(f"weight {weight:+.0f}: picks {slots[0].tolist()}, each {apart:.2f} from the one before")

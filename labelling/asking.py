@@ -125,7 +125,7 @@ def _pick(project: Project, model: Model, count: int, batch_size: int) -> tuple[
     round_ = model.round(used, project.settings.budget, batch_size)
     offered = offer(round_, count, card.candidates, selector.config.features)
     observation = offered.observation()
-    slots, _ = selector.select(observation, count, greedy=True)
+    slots = selector.select(observation, count)
     positions = torch.take_along_dim(offered.positions, slots, 1)[0].numpy()
     return model.rows[positions], in_words(selector, observation, slots)
 

@@ -17,6 +17,7 @@ from envs.fields import OneOf, Section
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.ordered_draw import draw, log_probability
 
+SHORTLIST = 8  # candidates a pick, best before the first, among which greedy batches are picked
 CPU_ROWS = 32  # whose log-probability a processor computes together: their features should stay in its cache
 # (weight at the start, change over the episode) by feature; unnamed features start at 0.
 INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
@@ -125,33 +126,46 @@ class Selector(nn.Module):
         state = observation["state"].float()[:, None].expand(-1, features.shape[1], -1)
         return self.mlp(torch.cat([features, _squash(state)], 2))[..., 0]
 
-    def select(
-        self,
-        observation: dict[str, Tensor],
-        batch_size: int,
-        greedy: bool,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Choose a batch per row.
+    def select(self, observation: dict[str, Tensor], batch_size: int) -> Tensor:
+        """Choose a batch per row, greedily: the largest utility at each pick, as in deployment.
+
+        The picks are among the SHORTLIST * b candidates of the largest utility before the first pick.
 
         Args:
             observation: `envs.candidates.offer.Candidates.observation()`, batched over B rows.
-            greedy: the largest utility at each pick (deployment) instead of a draw (exploration).
 
         Returns:
-            candidate slots [B, b] in the order of picking, and the log-probability of the draw [B].
+            candidate slots [B, b] in the order of picking.
+        """
+        with torch.no_grad():
+            utilities, valid = _Utilities(self, observation), observation["valid"] > 0
+            few = SHORTLIST * batch_size
+            if valid.shape[1] <= few:
+                return draw(utilities.next, valid, batch_size, greedy=True)[0]
+            first = utilities.next(0, None).masked_fill(~valid, -torch.inf)
+            index = first.topk(few, dim=1).indices.sort(1).values
+            utilities.narrow(index)
+            return index.gather(1, draw(utilities.next, valid.gather(1, index), batch_size, greedy=True)[0])
+
+    def sample(
+        self, observation: dict[str, Tensor], batch_size: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a batch per row, as in exploration.
+
+        Returns:
+            slots [B, b] in the order of picking, and the log-probability of the draw [B].
         """
         with torch.no_grad():
             utilities = _Utilities(self, observation)
-            return draw(utilities.next, observation["valid"] > 0, batch_size, greedy, generator)
+            return draw(utilities.next, observation["valid"] > 0, batch_size, False, generator)
 
     def select_with_gradient(
         self, observation: dict[str, Tensor], batch_size: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a batch per row, and differentiate on the way: what a policy gradient needs of an observation.
+        """As `sample`, and differentiate on the way: what a policy gradient needs of an observation.
 
         Returns:
-            slots [B, b] and log-probability [B] as from `select`, and its gradient [B, F, 1 + S] in the linear weights.
+            slots [B, b] and log-probability [B] as from `sample`, and its gradient [B, F, 1 + S] in the linear weights.
 
         Raises:
             ValueError: where the policy has an MLP.
@@ -225,6 +239,11 @@ class _Utilities:
             self._aware.add(previous)
         self._current = self._aware.current()
         return self._static + torch.bmm(self._current, self._batch_weights[..., None])[..., 0]
+
+    def narrow(self, index: Tensor) -> None:
+        """Go on with the candidates at index [B, k] alone; before the first pick."""
+        self._static = self._static.gather(1, index)
+        self._aware.narrow(index)
 
     def visit(self, pick: Tensor, probabilities: Tensor) -> None:
         """Take note of a pick [B] and the probabilities [B, K] that it was drawn with, which are overwritten."""

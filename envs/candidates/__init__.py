@@ -12,6 +12,7 @@ from envs.candidates.features import (
 )
 from envs.candidates.observation import OBSERVATION, observation_bytes, observation_space
 from envs.candidates.offer import CandidateConfig, Candidates, offer
+from envs.candidates.scales import log_ratio
 
 __all__ = [
     "DEFAULT_FEATURES",
@@ -25,6 +26,7 @@ __all__ = [
     "StateEntry",
     "View",
     "check_features",
+    "log_ratio",
     "observation_bytes",
     "observation_space",
     "offer",

@@ -2,9 +2,10 @@
 
 A feature is one record in FEATURES, an entry of the state one in STATE: name, value, and words for people. Features
 are rank-normalised to [-1, 1] within the round, so that they mean the same on every data set and do not depend on the
-number of modalities or classes. Features that change with every pick are the policy's to recompute
-(`policies.batch_features`); for them each candidate carries a sketch of its gradient embedding and one of its hidden
-features, whose inner products estimate those of the originals.
+number of modalities or classes; where it is the size that tells, they are logarithms of the ratio to the round's mean.
+Features that change with every pick are the policy's to recompute (`policies.batch_features`); for them each candidate
+carries a sketch of its gradient embedding and one of its hidden features, whose inner products estimate those of the
+originals, and its Fisher information.
 
 To add a feature of your own, see `examples/feature.py`: where a configuration names features, `module:name` stands for
 a `Feature` of yours.
@@ -29,6 +30,7 @@ from envs.round import Round
 
 GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
 HIDDEN_SKETCH = 32  # numbers that stand for the hidden features
+FISHER_SKETCH = 64  # directions in which Fisher information is followed
 NEIGHBOURS = 5  # labelled samples that speak for a candidate's surroundings
 
 
@@ -40,6 +42,7 @@ class View:
     """
 
     round: Round
+    batch_size: int  # b
     positions: Tensor  # int64 [E, K] pool positions
     score: Score | None  # None: no feature in use needs it
     efda: bool  # uncertainty is the variance under the (fused) evidence; otherwise the entropy of its mean
@@ -173,6 +176,23 @@ class View:
         return 1.0 - torch.take_along_dim(counts, self.top[1], 1) / labels.shape[1]
 
     @cached_property
+    def fisher(self) -> Tensor:
+        """BAIT's Fisher embeddings v as the n labelled samples leave them to be learned, [E, FISHER_SKETCH, K].
+
+        With M = I + sum over the labelled rows of v v^T / (n + b) = L L^T a candidate is sqrt(b / (n + b)) L^-1 v, in
+        the directions in which the candidates hold most of it; all of it where v has no more entries than that.
+        """
+        labelled, v = self.labelled_outputs.fisher_embedding(), self.outputs.fisher_embedding()
+        total = labelled.shape[2] + self.batch_size
+        identity = torch.eye(v.shape[1], device=v.device)
+        root = torch.linalg.cholesky(identity + labelled @ labelled.mT / total)
+        whitened = torch.linalg.solve_triangular(root, v * (self.batch_size / total) ** 0.5, upper=False)
+        if v.shape[1] > FISHER_SKETCH:
+            directions = torch.linalg.eigh(whitened @ whitened.mT).eigenvectors[:, :, -FISHER_SKETCH:]
+            whitened = directions.mT @ whitened
+        return torch.nn.functional.pad(whitened, (0, 0, 0, FISHER_SKETCH - whitened.shape[1]))
+
+    @cached_property
     def gradient_sketch(self) -> Tensor:  # [E, GRADIENT_SKETCH, K]
         error = self.probabilities.scatter_add(1, self.top[1][:, None], torch.full_like(self.top[0], -1.0)[:, None])
         z = self.outputs.embedding()
@@ -185,10 +205,11 @@ class Feature:
     """One static feature of candidates."""
 
     name: str
-    value: Callable[[View], Tensor]  # [E, K], before ranks are taken of it
+    value: Callable[[View], Tensor]  # [E, K], before ranks are taken of it; at least 0 where they are not
     words: tuple[str, str]  # what people read where it is high, and where it is low; features that share them are one
     groups: tuple[str, ...] = ()  # what it tells about; benchmarks/variants.py trains without a group
     default: bool = False  # whether policies look at it unless told otherwise; read once, when this module loads
+    ranked: bool = True  # by ranks; otherwise by the logarithm of the ratio to the round's mean
     needs_score: bool = False  # reads `View.scored`, which takes a clustering of the pool
 
 
@@ -268,6 +289,7 @@ _OURS: dict[str, Feature] = {
             ("uncertainty", "modalities"),
             default=True,
         ),
+        Feature("log_uncertainty", lambda v: 1.0 + v.margin, UNSURE, ("uncertainty",), ranked=False),
         Feature(
             "neighbour_agreement",
             lambda v: v.neighbour_agreement,
@@ -329,28 +351,6 @@ def check_features(names: tuple[str, ...]) -> None:
     """Raise ConfigError at the first name that is not a candidate feature."""
     for name in names:
         FEATURES.find(name)
-
-
-def rank_normalise(values: Tensor) -> Tensor:
-    """Ranks along the last axis, mapped to [-1, 1]; ties share their mean rank, a constant becomes 0."""
-    count = values.shape[-1]
-    ordered, order = values.sort(-1)
-    rank = torch.arange(count, device=values.device, dtype=values.dtype).expand_as(values).contiguous()
-    begins = ordered[..., 1:] != ordered[..., :-1]
-    tied = (~begins).any(-1)  # few features have ties
-    if bool(tied.any()):
-        rank[tied] = _mean_rank_of_runs(begins[tied]).to(rank.dtype)
-    rank.sub_((count - 1) / 2).mul_(2.0 / max(count - 1, 1))
-    return torch.empty_like(values).scatter_(-1, order, rank)
-
-
-def _mean_rank_of_runs(begins: Tensor) -> Tensor:
-    """Mean position of the run that each position lies in, [n, K]; `begins` [n, K - 1]: a run begins behind it."""
-    run = torch.nn.functional.pad(begins.long().cumsum(-1), (1, 0))  # [n, K] number of the run
-    index = torch.arange(run.shape[-1], device=run.device, dtype=torch.float32).expand(run.shape)
-    size = torch.zeros(run.shape, device=run.device).scatter_add_(-1, run, torch.ones_like(index))
-    total = torch.zeros(run.shape, device=run.device).scatter_add_(-1, run, index)
-    return (total / size.clamp_min(1.0)).gather(-1, run)
 
 
 def _hidden_sketch(outputs: Outputs) -> Tensor:

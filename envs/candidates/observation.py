@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.candidates.features import GRADIENT_SKETCH, HIDDEN_SKETCH, STATE
+from envs.candidates.features import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH, STATE
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,18 @@ OBSERVATION: dict[str, Field] = {
             "features",
             "float32",
             ("K", "F"),
-            "the named static features of each candidate, rank-normalised to [-1, 1]",
+            "the named static features of each candidate: ranks in [-1, 1], or logarithms of ratios in [-8, 4]",
             halved=True,
         ),
         Field("gradient", "float32", ("K", GRADIENT_SKETCH), "sketch of its gradient embedding", halved=True),
         Field("hidden", "float32", ("K", HIDDEN_SKETCH), "sketch of its normalised hidden features", halved=True),
+        Field(
+            "fisher",
+            "float32",
+            ("K", FISHER_SKETCH),
+            "its Fisher embedding, whitened by what is labelled",
+            halved=True,
+        ),
         Field("labelled_distance", "float32", ("K",), "to the nearest labelled sample", halved=True),
         Field("predicted", "int16", ("K",), "predicted class", 0, np.iinfo(np.int16).max),
         Field("valid", "int8", ("K",), "0 where the slot is empty", 0, 1),

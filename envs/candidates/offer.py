@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,9 +10,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from envs.candidates.features import DEFAULT_FEATURES, FEATURES, STATE, View, rank_normalise
+from envs.candidates.features import DEFAULT_FEATURES, FEATURES, STATE, Feature, View
 from envs.candidates.observation import OBSERVATION
 from envs.candidates.published_score import published_score
+from envs.candidates.scales import log_ratio, rank_normalise
 from envs.fields import Finite, OneOf, Section
 from envs.round import Round
 
@@ -22,9 +24,10 @@ class Candidates:
 
     positions: Tensor  # int64 [E, K] pool positions
     valid: Tensor  # bool [E, K]
-    features: Tensor  # [E, K, F] static features, rank-normalised
+    features: Tensor  # [E, K, F] static features, as ranks or logarithms of ratios
     gradient: Tensor  # [E, K, GRADIENT_SKETCH]
     hidden: Tensor  # [E, K, HIDDEN_SKETCH]
+    fisher: Tensor  # [E, K, FISHER_SKETCH]
     labelled_distance: Tensor  # [E, K] to the nearest labelled sample, in hidden features
     predicted: Tensor  # int64 [E, K] predicted class
     state: Tensor  # [E, len(STATE)]
@@ -72,21 +75,34 @@ def offer(
     positions = keys.masked_fill(~round_.available, -torch.inf).topk(count, dim=1).indices
     if config.rule == "random":
         positions = positions.sort(1).values
-    view = View(round_, positions, score, config.efda)
-    columns = [feature.value(view) for feature in described]
-    values = rank_normalise(torch.stack(columns, 1)) if columns else positions.new_zeros(len(positions), 0, count)
+    view = View(round_, batch_size, positions, score, config.efda)
     return Candidates(
         positions=_pad(positions, cap),
         valid=_pad(torch.ones_like(positions, dtype=torch.bool), cap),
-        features=_pad(values, cap).mT,
+        features=_pad(_scaled(described, view), cap).mT,
         gradient=_pad(view.gradient_sketch, cap).mT,
         hidden=_pad(view.hidden_sketch, cap).mT,
+        fisher=_pad(view.fisher, cap).mT,
         labelled_distance=_pad(view.labelled_distance, cap),
         predicted=_pad(view.top[1], cap),
         state=torch.stack([entry.value(view) for entry in STATE.values()], 1),
         difficulty=_pad(view.difficulty, cap),
         modality_uncertainty=_pad(view.modality_uncertainty, cap),
     )
+
+
+def _scaled(features: Sequence[Feature], view: View) -> Tensor:
+    """Each feature on its scale, [E, F, K]; ranks are taken of all at once."""
+    if not features:
+        return view.top[0].new_zeros(len(view.positions), 0, view.positions.shape[1])
+    values = torch.stack([feature.value(view) for feature in features], 1)
+    ranked = [i for i, f in enumerate(features) if f.ranked]
+    if len(ranked) == len(features):
+        return rank_normalise(values)
+    sizes = log_ratio(values, values.mean(2, keepdim=True))
+    if ranked:
+        sizes[:, ranked] = rank_normalise(values[:, ranked])
+    return sizes
 
 
 def _pad(values: Tensor, size: int) -> Tensor:

@@ -52,6 +52,14 @@ class Outputs:
         """Input of the multimodal head's last layer, [E, M H, R]."""
         return self.hidden.flatten(1, 2)
 
+    def fisher_embedding(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """v with v v^T the binary Fisher information of a row, [E, M H, R].
+
+        v = sqrt(p (1 - p)) z, p the largest probability and z the embedding (Huseljic et al. 2024, arXiv 2404.08981).
+        """
+        top = self.probabilities.amax(1, keepdim=True).to(dtype)
+        return (top * (1.0 - top)).clamp_min_(0.0).sqrt_() * self.embedding()
+
 
 @dataclass(frozen=True)
 class RowResults:

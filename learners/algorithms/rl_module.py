@@ -34,16 +34,15 @@ class SelectorModule(TorchRLModule):
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         observation = batch[Columns.OBS]
         if not self.gradients:
-            return self._pick(observation, greedy=False)
+            return self._columns(observation, *self.selector.sample(observation, self.batch_size))
         picks, logp, gradient = self.selector.select_with_gradient(observation, self.batch_size)
         return self._columns(observation, picks, logp) | {GRADIENT: gradient}
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return self._pick(batch[Columns.OBS], greedy=True)
-
-    def _pick(self, observation: dict[str, Tensor], greedy: bool) -> dict[str, Any]:
-        return self._columns(observation, *self.selector.select(observation, self.batch_size, greedy))
+        observation = batch[Columns.OBS]
+        picks = self.selector.select(observation, self.batch_size)
+        return self._columns(observation, picks, self.selector.log_probability(observation, picks))
 
     @staticmethod
     def _columns(observation: dict[str, Tensor], picks: Tensor, logp: Tensor) -> dict[str, Any]:

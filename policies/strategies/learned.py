@@ -27,13 +27,14 @@ class Learned:
         """Pool positions [E, b], greedily."""
         offered = offer(round_, batch_size, self.candidates, self.selector.config.features)
         with round_.stopwatch.measure("picking"):
-            slots, _ = self.selector.select(offered.observation(), batch_size, greedy=True)
+            slots = self.selector.select(offered.observation(), batch_size)
         return torch.take_along_dim(offered.positions, slots, 1)
 
 
 @lru_cache(maxsize=1)
 def _hand_tuned() -> Learned:
-    config = SelectorConfig(features=("margin", "density"), initial="hand_tuned")
+    batch_features = ("gradient_distance", "batch_distance")
+    config = SelectorConfig(("margin", "density"), batch_features, initial="hand_tuned")
     return Learned(Selector(config), CandidateConfig())
 
 

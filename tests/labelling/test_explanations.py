@@ -44,7 +44,7 @@ def test_each_feature_speaks_in_the_words_of_its_record(name: str) -> None:
     seen = set()
     for weight in (1.0, -1.0):
         selector = with_weight(name, weight)
-        slots, _ = selector.select(observation, 4, greedy=True)
+        slots = selector.select(observation, 4)
         parts, values = contributions(selector, observation, slots)
         at = selector.names.index(name)
         for line, part, value in zip(in_words(selector, observation, slots), parts, values, strict=True):
@@ -71,7 +71,7 @@ def test_the_mlp_is_counted_among_what_spoke(scale: float) -> None:
     observation, selector = one_row(1), random_selector(1, mlp=(8,))
     with torch.no_grad():
         selector.mlp[-1].weight.mul_(scale)
-    slots, _ = selector.select(observation, 3, greedy=True)
+    slots = selector.select(observation, 3)
     for line in in_words(selector, observation, slots):
         named = shares(line)
         if scale > 1:
@@ -87,7 +87,7 @@ def test_shares_are_of_linear_part_and_mlp_together() -> None:
     observation["features"] = observation["features"][..., :1]
     for p in selector.mlp.parameters():
         torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(5))
-    slots, _ = selector.select(observation, 3, greedy=True)
+    slots = selector.select(observation, 3)
     parts, values = contributions(selector, observation, slots)
     residual = selector.residual(observation).detach()[0]
     residual = residual[slots[0]] - residual.mean()

@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from envs.candidates import FEATURES
-from policies.batch_features import (
-    BANDWIDTH,
-    BATCH_FEATURES,
-    DEFAULT_BATCH_FEATURES,
-    LOG_LIMITS,
-    BatchAware,
-    BatchFeature,
-)
+from envs.candidates.scales import LOG_LIMITS
+from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware, BatchFeature
+from policies.batch_features.coverage import BANDWIDTH
 from policies.selector import Selector, SelectorConfig
 from tests.support.observations import FEW, generator, random_observation
 
@@ -149,7 +144,7 @@ def test_a_feature_of_ones_own_decides_picks(away_from_first: str) -> None:
     observation = random_observation(7)
     selector = Selector(SelectorConfig(features=FEW, batch_features=(away_from_first,), initial="zero"))
     selector.weights.data[-1, 0] = 50.0
-    picks, logp = selector.select(observation, 2, False, generator(0))
+    picks, logp = selector.sample(observation, 2, generator(0))
     predicted = observation["predicted"].gather(1, picks)
     assert (predicted[:, 0] != predicted[:, 1]).all()
     torch.testing.assert_close(selector.log_probability(observation, picks).detach(), logp)

@@ -7,32 +7,32 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from envs.candidates import DEFAULT_FEATURES, CandidateConfig, offer
 from envs.errors import ConfigError
-from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES
-from policies.selector import (
-    Selector,
-    SelectorConfig,
-)
+from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
+from policies.selector import SHORTLIST, Selector, SelectorConfig
 from tests.support.observations import FEW, generator, random_observation, random_selector
 
 checked = settings(deadline=None, max_examples=25)
 
 
-# Probabilities
-
-
-@given(st.integers(0, 100_000), st.booleans(), st.sampled_from([(), (5,)]), st.integers(1, 6))
-@checked
-def test_the_probability_named_at_selection_is_the_one_replayed(
-    seed: int, greedy: bool, mlp: tuple[int, ...], b: int
-) -> None:
-    observation, selector = random_observation(seed), random_selector(seed, mlp=mlp)
-    picks, logp = selector.select(observation, b, greedy, generator(seed))
+def check_picks(observation: dict[str, Tensor], picks: Tensor, b: int) -> None:
     assert picks.shape == (3, b)
     assert (observation["valid"].gather(1, picks) == 1).all()
     assert all(len(set(row)) == b for row in picks.tolist())
+
+
+# Probabilities
+
+
+@given(st.integers(0, 100_000), st.sampled_from([(), (5,)]), st.integers(1, 6))
+@checked
+def test_the_probability_named_at_the_draw_is_the_one_replayed(seed: int, mlp: tuple[int, ...], b: int) -> None:
+    observation, selector = random_observation(seed), random_selector(seed, mlp=mlp)
+    picks, logp = selector.sample(observation, b, generator(seed))
+    check_picks(observation, picks, b)
     torch.testing.assert_close(selector.log_probability(observation, picks).detach(), logp, atol=1e-3, rtol=1e-4)
 
 
@@ -71,7 +71,7 @@ def test_started_at_badge_the_picks_are_those_of_badge_itself(pool, begin) -> No
     """On sketches: D^2 sampling's first pick, the largest gradient, is greedy's as well."""
     _, round_ = begin(pool, (0, 1, 2, 3))
     offered = offer(round_, 4, CandidateConfig())
-    picks, _ = Selector(SelectorConfig()).select(offered.observation(), 4, greedy=True)
+    picks = Selector(SelectorConfig()).select(offered.observation(), 4)
     assert torch.equal(picks[:, 0], offered.gradient.half().float().square().sum(2).argmax(1))
 
 
@@ -80,7 +80,7 @@ def test_progress_moves_the_weights() -> None:
     with torch.no_grad():
         selector.weights[:, 1] = -selector.weights[:, 0]
     observation["state"][:, 0] = torch.tensor([0.0, 0.5, 1.0])
-    picks, logp = selector.select(observation, 1, greedy=True)
+    picks, logp = selector.sample(observation, 1, generator(0))
     features = observation["features"].float()
     for row, scale in enumerate((1.0, 0.5, 0.0)):
         u = scale * features[row] @ selector.weights[:, 0].detach()
@@ -101,7 +101,7 @@ def test_the_gradient_taken_at_the_draw_is_the_one_of_the_replay(
     observation = random_observation(seed)
     selector = random_selector(seed, batch_features=batch_features, state=state)
     picks, logp, gradient = selector.select_with_gradient(observation, b, generator(seed))
-    for plain, ours in zip(selector.select(observation, b, False, generator(seed)), (picks, logp), strict=True):
+    for plain, ours in zip(selector.sample(observation, b, generator(seed)), (picks, logp), strict=True):
         assert torch.equal(plain, ours)
     assert gradient.shape == (3, *selector.weights.shape)
     replayed = selector.log_probability(observation, picks)
@@ -118,7 +118,7 @@ def test_gradients_at_the_draw_are_those_of_linear_weights() -> None:
 @pytest.mark.parametrize("config", [{}, {"mlp": (4,)}, {"linear": False, "mlp": (4,), "batch_features": ()}])
 def test_the_gradient_agrees_with_finite_differences(config: dict) -> None:
     observation, selector = random_observation(3), random_selector(3, **config)
-    picks, _ = selector.select(observation, 4, False, generator(0))
+    picks, _ = selector.sample(observation, 4, generator(0))
     selector.log_probability(observation, picks).sum().backward()
     rng, h = np.random.default_rng(0), 0.02
     for p in selector.parameters():
@@ -140,7 +140,7 @@ def test_the_mlp_residual_starts_at_nothing_and_can_learn() -> None:
     observation = random_observation(4)
     plain = Selector(SelectorConfig(features=FEW))
     residual = Selector(SelectorConfig(features=FEW, mlp=(6, 5)))
-    picks, _ = plain.select(observation, 5, False, generator(1))
+    picks, _ = plain.sample(observation, 5, generator(1))
     logp = residual.log_probability(observation, picks)
     torch.testing.assert_close(logp, plain.log_probability(observation, picks))
     logp.sum().backward()
@@ -151,17 +151,47 @@ def test_the_mlp_residual_starts_at_nothing_and_can_learn() -> None:
 
 def test_the_order_of_rows_and_their_neighbours_do_not_matter() -> None:
     observation, selector = random_observation(6, rows=5), random_selector(6)
-    picks, logp = selector.select(observation, 5, greedy=True)
+    picks = selector.select(observation, 5)
     turned = {k: v.flip(0) for k, v in observation.items()}
-    again, logp_again = selector.select(turned, 5, greedy=True)
-    assert torch.equal(again.flip(0), picks)
-    torch.testing.assert_close(logp_again.flip(0), logp)
+    assert torch.equal(selector.select(turned, 5).flip(0), picks)
+    logp, again = selector.log_probability(observation, picks), selector.log_probability(turned, picks.flip(0))
+    torch.testing.assert_close(again.flip(0), logp)
+
+
+# Greedy picks
+
+
+def greedy_by_hand(selector: Selector, observation: dict[str, Tensor], b: int, among: Tensor) -> Tensor:
+    """The largest utility at each pick, of what is left among the candidates marked, bool [B, K]."""
+    aware, picks = BatchAware(observation, selector.config.batch_features), []
+    static, weights = selector._static(observation)
+    for _ in range(b):
+        utility = static + (aware.current() * weights[:, None]).sum(2)
+        picks.append(utility.masked_fill(~among, -torch.inf).argmax(1))
+        among = among.scatter(1, picks[-1][:, None], False)
+        aware.add(picks[-1])
+    return torch.stack(picks, 1)
+
+
+@given(st.integers(0, 100_000), st.integers(1, 6), st.sampled_from([DEFAULT_BATCH_FEATURES, tuple(BATCH_FEATURES)]))
+@checked
+def test_greedy_picks_are_the_largest_utilities_of_a_shortlist(seed: int, b: int, names: tuple[str, ...]) -> None:
+    """What a feature compares with all candidates it still compares with all of them."""
+    observation, selector = random_observation(seed, k=60), random_selector(seed, batch_features=names)
+    valid = observation["valid"] > 0
+    static, weights = selector._static(observation)
+    first = static + (BatchAware(observation, names).current() * weights[:, None]).sum(2)
+    best = first.masked_fill(~valid, -torch.inf).topk(min(SHORTLIST * b, 60), dim=1).indices
+    among = torch.zeros_like(valid).scatter(1, best, True) & valid
+    picks = selector.select(observation, b)
+    check_picks(observation, picks, b)
+    assert torch.equal(picks, greedy_by_hand(selector, observation, b, among))
 
 
 def test_many_rows_are_replayed_in_blocks_as_they_would_be_alone() -> None:
     """On a processor; more rows than a block holds, the last block not full."""
     observation, selector = random_observation(3, rows=70), random_selector(3)
-    picks, drawn = selector.select(observation, 4, greedy=False, generator=generator(1))
+    picks, drawn = selector.sample(observation, 4, generator(1))
     together = selector.log_probability(observation, picks)
     torch.testing.assert_close(together, drawn, rtol=1e-4, atol=1e-4)
     for row in (0, 31, 32, 69):

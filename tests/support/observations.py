@@ -28,6 +28,7 @@ def random_observation(seed: int, rows: int = 3, k: int = 14, features: int = le
         "features": half(features).clamp(-1, 1),
         "gradient": half(16) * 0.2,
         "hidden": half(8),
+        "fisher": half(6),
         "labelled_distance": half().abs(),
         "predicted": torch.from_numpy((rng.integers(0, 3, (rows, k)) * valid).astype(np.int16)),
         "valid": torch.from_numpy(valid.astype(np.int8)),

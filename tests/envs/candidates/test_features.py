@@ -181,7 +181,7 @@ def test_a_feature_of_ones_own_is_offered_and_weighed(pool, begin, monkeypatch: 
     selector.weights.data[0, 0] = 1.0
     _, round_ = begin(pool, (0, 1))
     offered = offer(round_, 4, CandidateConfig(per_pick=5), selector.config.features)
-    slots, _ = selector.select(offered.observation(), 4, greedy=True)
+    slots = selector.select(offered.observation(), 4)
     rival = round_.outputs_at(offered.positions).probabilities.sort(1).values[:, -2]
     picked = torch.take_along_dim(rival, slots, 1)
     torch.testing.assert_close(picked, rival.topk(4, dim=1).values)

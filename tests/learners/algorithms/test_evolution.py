@@ -111,7 +111,7 @@ def planted(trainer, starts, arena, weights):
         }
         many = {k: v.expand(len(weights), *v.shape[1:]) for k, v in observation.items()}
         selector = Selector(arena.policy).with_row_weights(torch.from_numpy(weights))
-        picks, _ = selector.select(many, 5, greedy=True)
+        picks = selector.select(many, 5)
         worth = observation["features"][0, :, column][picks].mean(1) + 10 * torch.rand((), generator=rng)
         returns.append(worth.double().numpy())
     names = ("return", "accuracy", "soft_accuracy", "hard_accuracy", "weakest_modality")

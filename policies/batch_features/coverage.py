@@ -1,0 +1,87 @@
+"""What a candidate adds to the batch for others: its class, and the coverage of samples like it (MaxHerding)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from envs.candidates import log_ratio
+from policies.batch_features.base import BatchFeature
+
+BANDWIDTH = 0.2  # of the coverage kernel, in mean squared distances between candidates
+REFERENCES = 512  # candidates at most whose coverage counts
+
+
+class ClassShare(BatchFeature):
+    """Share of the picks that are predicted to be of the same class."""
+
+    name = "class_share"
+    words = ("predicted class as of others in this batch", "predicted class is rare in this batch")
+    groups = ("batch", "classes")
+
+    def start(self) -> None:
+        self._same = torch.zeros_like(self.view.labelled)
+        self._picked = 0
+
+    def add(self, pick: Tensor) -> None:
+        predicted = self.view.predicted
+        self._same = self._same + (predicted == predicted.gather(1, pick))
+        self._picked += 1
+
+    def current(self) -> Tensor:
+        return self._same / max(self._picked, 1)
+
+    def replay(self, earlier: Tensor) -> Tensor:
+        predicted = self.view.predicted
+        same = predicted[:, None] == predicted.gather(1, earlier)[..., None]
+        counts = torch.arange(1, earlier.shape[1] + 1, device=earlier.device)[:, None]
+        return torch.cat([torch.zeros_like(self.view.labelled)[:, None], same.float().cumsum(1) / counts], 1)
+
+
+class CoverageGain(BatchFeature):
+    """Log of what the candidate adds to the kernel coverage of the candidates (this is MaxHerding)."""
+
+    name = "coverage_gain"
+    words = ("stands for many other samples", "stands for few other samples")
+    default = False
+
+    def start(self) -> None:
+        """Kernel between candidates and references, and how far the labelled samples cover the references."""
+        valid, labelled = self.view.valid, self.view.labelled
+        rows, slots = valid.shape
+        count = min(REFERENCES, slots)
+        at = torch.arange(count, device=valid.device) * slots // count  # spread out: slots follow the pool's order
+        squared = self.view.hidden.squared_distance(at.expand(rows, -1))  # [B, R, K]
+        counted = valid[:, at]
+        pairs = counted[:, :, None] & valid[:, None]
+        scale = (squared * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
+        width = (BANDWIDTH * scale).clamp_min(1e-12)[:, None]
+        self._kernel = (-squared / width[:, None]).exp_()
+        covered = (-labelled[:, at].square() / width).exp()
+        self._covered = covered.masked_fill(~counted, 1.0)  # at empty slots nothing is gained
+        self._first_gain = self.view.mean(self._gain(self._covered))
+
+    def narrow(self, index: Tensor) -> None:
+        self._kernel = torch.take_along_dim(self._kernel, index[:, None], 2)  # every reference stays
+
+    def add(self, pick: Tensor) -> None:
+        self._covered = torch.maximum(self._covered, self._kernel_at(pick)[:, 0])
+
+    def current(self) -> Tensor:
+        return self._log_gain(self._covered)
+
+    def replay(self, earlier: Tensor) -> Tensor:
+        covered = torch.cat([self._covered[:, None], self._kernel_at(earlier)], 1).cummax(1).values
+        # One pick at a time: b x K x R numbers at once would be many.
+        return torch.stack([self._log_gain(covered[:, j]) for j in range(covered.shape[1])], 1)
+
+    def _kernel_at(self, picks: Tensor) -> Tensor:
+        """Kernel between picks [B, b] and the references, [B, b, R]."""
+        return torch.take_along_dim(self._kernel, picks[:, None], 2).mT
+
+    def _gain(self, covered: Tensor) -> Tensor:
+        """What each candidate adds to the coverage [B, R], [B, K]."""
+        return (self._kernel - covered[:, :, None]).clamp_min_(0.0).sum(1)
+
+    def _log_gain(self, covered: Tensor) -> Tensor:
+        return log_ratio(self._gain(covered), self._first_gain)
