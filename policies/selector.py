@@ -17,7 +17,7 @@ from envs.fields import OneOf, Section
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.ordered_draw import draw, log_probability
 
-SHORTLIST = 8  # candidates a pick, best before the first, among which greedy batches are picked
+SHORTLIST = 16  # candidates a pick, best before the first, among which greedy batches are picked
 CPU_ROWS = 32  # whose log-probability a processor computes together: their features should stay in its cache
 # (weight at the start, change over the episode) by feature; unnamed features start at 0.
 INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {

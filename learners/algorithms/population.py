@@ -21,10 +21,10 @@ from envs.source import torch_device
 from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 
-# What a varied protocol is drawn from: least and most, log-uniform.
-INITIAL_LABELS = (10, 60)
-BATCH_SIZE = (4, 32)
-ROUNDS = (5, 12)
+# What a varied protocol is drawn from: least and most, log-uniform. From tens of labels to over a thousand.
+INITIAL_LABELS = (10, 200)
+BATCH_SIZE = (4, 100)
+ROUNDS = (3, 10)
 
 _DRAWS = 100  # attempts at something random that fits
 _EASE = 1e-8  # below this a spread is rounding
