@@ -64,9 +64,10 @@ class VectorMultimodalALEnv(VectorEnv):
     """E episodes in lockstep.
 
     Observation (each with a leading E):
-        features: float32 [K, F], the named static features of each candidate, rank-normalised to [-1, 1]
+        features: float32 [K, F], the named static features of each candidate: ranks in [-1, 1], or log ratios
         gradient: float32 [K, 64], sketch of its gradient embedding
         hidden: float32 [K, 32], sketch of its normalised hidden features
+        fisher: float32 [K, 64], its Fisher embedding, whitened by what is labelled
         labelled_distance: float32 [K], to the nearest labelled sample
         predicted: int16 [K], predicted class
         valid: int8 [K], 0 where the slot is empty

@@ -50,7 +50,7 @@ OBSERVATION: dict[str, Field] = {
             "features",
             "float32",
             ("K", "F"),
-            "the named static features of each candidate: ranks in [-1, 1], or logarithms of ratios in [-8, 4]",
+            "the named static features of each candidate: ranks in [-1, 1], or log ratios",
             halved=True,
         ),
         Field("gradient", "float32", ("K", GRADIENT_SKETCH), "sketch of its gradient embedding", halved=True),

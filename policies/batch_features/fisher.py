@@ -49,7 +49,8 @@ class FisherGain(BatchFeature):
         factor = torch.stack([step.factor for step in steps], 1)
         effect = torch.stack([step.effect for step in steps], 1)
         leverages = self._design.leverage[:, None] - (factor * u.square()).cumsum(1)
-        effects = self._design.effect[:, None] + (factor.square() * effect * u.square() - 2.0 * factor * u * w).cumsum(1)
+        changes = factor.square() * effect * u.square() - 2.0 * factor * u * w
+        effects = self._design.effect[:, None] + changes.cumsum(1)
         later = self._log_gain(effects / (1.0 + leverages).clamp_min(1e-12), self._mean[:, None])
         return torch.cat([self.current()[:, None], later], 1)
 

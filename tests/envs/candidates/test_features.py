@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE, CandidateConfig, Feature, check_features, offer
-from envs.candidates.features import GRADIENT_SKETCH, HIDDEN_SKETCH, rank_normalise
+from envs.candidates.features import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH
+from envs.candidates.scales import LOG_LIMITS, log_ratio, rank_normalise
 from envs.errors import ConfigError
 from policies.selector import Selector, SelectorConfig
 
@@ -52,6 +53,32 @@ def test_rows_with_and_without_ties_do_not_mix() -> None:
     assert rank_normalise(torch.tensor([[7.0]])).tolist() == [[0.0]]
 
 
+# Sizes
+
+
+@given(st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=2, max_size=30))
+@checked
+def test_log_ratios_keep_the_order_forget_the_unit_and_stay_within_limits(numbers: list[float]) -> None:
+    row = torch.tensor(numbers, dtype=torch.float64)[None]
+    found = log_ratio(row, row.mean(1, keepdim=True))
+    assert bool(((found >= LOG_LIMITS[0]) & (found <= LOG_LIMITS[1])).all())
+    assert bool((found.sort(1).values == found.gather(1, row.argsort(1))).all())
+    if row.max() > 0:
+        torch.testing.assert_close(log_ratio(1000 * row, 1000 * row.mean(1, keepdim=True)), found)
+
+
+def test_features_are_offered_on_their_own_scales(pool, begin) -> None:
+    _, round_ = begin(pool)
+    names = ("margin", "log_uncertainty", "density")
+    offered = offer(round_, 4, CandidateConfig(per_pick=4), names)
+    ranked = offer(round_, 4, CandidateConfig(per_pick=4), ("margin", "density"))
+    assert torch.equal(offered.features[..., [0, 2]], ranked.features)
+    p = torch.take_along_dim(round_.outputs.probabilities, offered.positions[:, None], 2).sort(1).values
+    unsure = 1 - (p[:, -1] - p[:, -2])
+    expected = (unsure / unsure.mean(1, keepdim=True) + 1e-4).log()
+    torch.testing.assert_close(offered.features[..., 1], expected, atol=1e-5, rtol=1e-5)
+
+
 # Features
 
 
@@ -62,9 +89,11 @@ def test_every_feature_computes(rule: str, which: str, begin, request: pytest.Fi
     _, round_ = begin(pool, (1, 2))
     offered = offer(round_, 4, CandidateConfig(rule, 4), EVERY)
     assert offered.features.shape == (2, 16, len(EVERY))
-    assert offered.features.abs().max() <= 1 + 1e-6
+    ranked = [i for i, name in enumerate(EVERY) if FEATURES.find(name).ranked]
+    assert offered.features[..., ranked].abs().max() <= 1 + 1e-6
     assert offered.gradient.shape == (2, 16, GRADIENT_SKETCH)
     assert offered.hidden.shape == (2, 16, HIDDEN_SKETCH)
+    assert offered.fisher.shape == (2, 16, FISHER_SKETCH)
     assert offered.state.shape == (2, len(STATE))
     assert offered.modality_uncertainty.shape == (2, len(pool.modalities), 16)
     for field in dataclasses.fields(offered):
