@@ -6,15 +6,16 @@ picks. `copies` episodes share each start, so whatever they differ by is the pic
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, shorten
 from envs.fields import Section
 from envs.models.accuracy import validate
 from envs.models.base import RowResults, TaskModel, TaskTrainer, per_episode, rows_at
@@ -38,6 +39,26 @@ class ProtocolConfig(Section, prefix="protocol."):
     def budget(self) -> int:
         """Labels at the end of an episode."""
         return self.initial_labels + self.batch_size * self.rounds
+
+    @property
+    def name(self) -> str:
+        """The labels in short, as `at` reads them: 20+10x10 for 20 labels and 10 rounds of 10."""
+        return f"{self.initial_labels}+{self.rounds}x{self.batch_size}"
+
+    def at(self, name: str) -> ProtocolConfig:
+        """The same with other numbers of labels, initial+rounds x batch.
+
+        Raises:
+            ConfigError: where the name is not of this form, or names an impossible number.
+        """
+        found = re.fullmatch(r"(\d{1,9})\+(\d{1,9})x(\d{1,9})", name.replace(" ", ""))
+        if found is None:
+            raise ConfigError(
+                f"The budget {shorten(name)} cannot be read; write INITIAL+ROUNDSxBATCH, as in 20+10x10 for 20 labels "
+                "and 10 rounds of 10."
+            )
+        initial, rounds, batch = map(int, found.groups())
+        return replace(self, initial_labels=initial, rounds=rounds, batch_size=batch)
 
     def check_budget(self, pool_rows: int, where: str) -> None:
         """Raise ConfigError where the pool cannot supply the budget."""

@@ -24,10 +24,11 @@ Settings, lowest first: the dataclasses of learners/settings.py with evolution a
 flags above. protocol and model hold for training and comparison.
 A synthetic-family that is left out is compared on one pool of it, always the same.
 Finished trainings and chunks of the comparison are kept in --out. After an interruption the same command goes on from
-there; --seeds and --strategies may grow, whatever else decides the policies must stay.
+there; --seeds, --strategies and --budgets may grow, whatever else decides the policies must stay.
 examples:
   python run.py leave-one-out --dataset emoji,watch,digits,synthetic-family --minutes 10 --out runs/left
-  python run.py leave-one-out --dataset emoji,watch,digits,a.npz,b.npz --splits 5 --minutes 20 --out runs/crossed"""
+  python run.py leave-one-out --dataset emoji,watch,digits,a.npz,b.npz --splits 5 --minutes 20 --out runs/crossed \\
+      --budgets 20+10x10,100+10x50"""
 
 
 def add_commands(commands: Any) -> None:
@@ -74,6 +75,7 @@ def _add_leave_one_out(commands: Any) -> None:
     command.add_field("--splits", type=int, metavar="R")
     command.add_field("--seeds", type=int, metavar="N")
     command.add_field("--strategies", metavar="A,B,...|all")
+    command.add_field("--budgets", metavar="N+RxB,...")
     command.add_field("--seed", "training.seed", "decides trainings and halves", type=int, metavar="S")
     command.add_field("--num-env-runners", "training.resources.num_env_runners", type=int, metavar="N")
     command.add_settings("YAML file of training settings", "evolution.vary_protocol=true")
@@ -146,6 +148,7 @@ def _leave_one_out(args: argparse.Namespace) -> int:
         splits=args.splits,
         seeds=args.seeds,
         strategies=_names(args.strategies),
+        budgets=_names(args.budgets),
     )
     try:
         result = leave_one_out(LeaveOneOutConfig(build(TrainConfig, training), **chosen), args.out)
@@ -156,7 +159,7 @@ def _leave_one_out(args: argparse.Namespace) -> int:
     print()
     for what, name in (
         ("tables", "leave_one_out.md"),
-        ("report", "comparison/report.html"),
+        *((f"report {name}", f"comparison/{name}/report.html") for name in result.budgets),
         ("policies", "policies"),
         ("of all sources", "policy"),
     ):

@@ -17,7 +17,7 @@ from envs.fields import Help, Section, flat
 from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
-from envs.reading import read_json
+from envs.reading import first_repeated, read_json
 from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig
@@ -39,7 +39,7 @@ class LeaveOneOutConfig(Section, prefix="leave_one_out."):
         ConfigError, StrategyError: on a value that cannot be, as soon as the configuration is made.
     """
 
-    training: TrainConfig  # of each training, but that `datasets` are all sources; its protocol also compares
+    training: TrainConfig  # of each training, but that `datasets` are all sources
     training_seeds: Annotated[int, Ge(1), Help("trainings per target, averaged")] = 2  # where there are no splits
     splits: Annotated[
         int,
@@ -51,6 +51,10 @@ class LeaveOneOutConfig(Section, prefix="leave_one_out."):
     ] = 0
     seeds: Annotated[int, Ge(1), Help("paired repetitions of the comparison")] = 20
     strategies: Annotated[tuple[str, ...], Help("to compare with")] = STRATEGIES
+    budgets: Annotated[
+        tuple[str, ...],
+        Help("compare at each of these, INITIAL+ROUNDSxBATCH labels, on the data sets that have as many"),
+    ] = ()  # none: at the protocol's own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,17 +71,28 @@ class LeaveOneOutConfig(Section, prefix="leave_one_out."):
                 f"Only linear policies can be averaged, and policy.mlp is {list(self.training.policy.mlp)}; leave it "
                 "empty, and policy.linear true."
             )
-        self.comparison(self.training.datasets, self.training.datasets, Path())
+        repeated = first_repeated([protocol.name for protocol in self.protocols])
+        if repeated is not None:
+            raise ConfigError(f"The budget {repeated} is named twice; name it once.")
+        self.comparison(self.training.datasets, self.training.datasets, Path(), self.protocols[0])
 
-    def comparison(self, datasets: Sequence[str], titles: Sequence[str], policies: Path) -> CompareConfig:
-        """The comparison on all targets; `policies` holds a folder for each."""
+    @property
+    def protocols(self) -> list[ProtocolConfig]:
+        """The protocols that policies are compared by."""
+        own = self.training.protocol
+        return [own.at(name) for name in self.budgets] or [own]
+
+    def comparison(
+        self, datasets: Sequence[str], titles: Sequence[str], policies: Path, protocol: ProtocolConfig
+    ) -> CompareConfig:
+        """The comparison on all targets by a protocol; `policies` holds a folder for each."""
         return CompareConfig(
             datasets=tuple(datasets),
             titles=tuple(titles),
             seeds=self.seeds,
             strategies=self.strategies,
             policies=((LEARNED, str(policies / "{dataset}")),),
-            protocol=self.training.protocol,
+            protocol=protocol,
             model=self.training.model,
             workers=max(self.training.resources.num_env_runners, 1),
         )
@@ -91,6 +106,11 @@ class Source:
     trains: str  # what training opens
     evaluates: str  # what the comparison opens: the same, or one pool of a family
     fingerprint: str  # of the pool that is compared on
+    rows: int  # of its evaluation half, that may be labelled
+
+    def to_json(self) -> dict[str, str]:
+        """The entry of plan.json; the rows follow from the pool."""
+        return {name: value for name, value in asdict(self).items() if name != "rows"}
 
 
 @dataclass(frozen=True)
@@ -119,11 +139,15 @@ class Plan:
         """The names of the trainings that do not see the target."""
         return [training.name for training in self.trainings if target.name not in training.sources]
 
+    def targets(self, protocol: ProtocolConfig) -> list[Source]:
+        """The sources that can supply a protocol's budget."""
+        return [source for source in self.sources if source.rows >= protocol.budget]
+
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
         elsewhere = ("datasets", "resources")  # among the sources; how many processes there are decides nothing
         plan = {
-            "sources": [asdict(source) for source in self.sources],
+            "sources": [source.to_json() for source in self.sources],
             "splits": self.config.splits,
             "training_seeds": self.training_seeds,
             "training": {k: v for k, v in asdict(self.config.training).items() if k not in elsewhere},
@@ -164,7 +188,15 @@ def make_plan(config: LeaveOneOutConfig) -> Plan:
     sources = name_sources(config.training.datasets, config.training.protocol)
     names = [source.name for source in sources]
     trainings = plan_trainings(names, config.training.seed, config.training_seeds, config.splits)
-    return Plan(config, sources, trainings)
+    plan = Plan(config, sources, trainings)
+    for protocol in config.protocols:
+        if not plan.targets(protocol):
+            raise ConfigError(
+                f"No data set can supply the budget {protocol.name}, {protocol.budget} labels: the largest evaluation "
+                f"half has {max(source.rows for source in sources)} rows to choose from. Name a larger data set, or "
+                "leave this budget out."
+            )
+    return plan
 
 
 def name_sources(datasets: Sequence[str], protocol: ProtocolConfig) -> list[Source]:
@@ -180,13 +212,12 @@ def name_sources(datasets: Sequence[str], protocol: ProtocolConfig) -> list[Sour
             evaluates, pool = _draw_pool(trains, protocol)
         else:
             evaluates, pool = trains, open_dataset(given)
-            rows = len(training_roles(pool, 0).pool)
-            protocol.check_budget(rows, f"'{pool.name}' (half of it trains policies)")
-        _check_evaluation(pool, protocol)
+            protocol.check_budget(len(training_roles(pool, 0).pool), f"'{pool.name}' (half of it trains policies)")
+        rows = _check_evaluation(pool, protocol)
         for other, source in zip(datasets, sources, strict=False):
             if source.fingerprint == pool.fingerprint:
                 raise ConfigError(f"'{given}' is the same data set as '{other}'; name it once.")
-        sources.append(Source(_plain_name(trains, pool), trains, evaluates, pool.fingerprint))
+        sources.append(Source(_plain_name(trains, pool), trains, evaluates, pool.fingerprint, rows))
     names = unique_names([source.name for source in sources])
     return [replace(source, name=name) for source, name in zip(sources, names, strict=True)]
 
@@ -206,8 +237,11 @@ def _draw_pool(family: str, protocol: ProtocolConfig) -> tuple[str, Pool]:
     return name, pool
 
 
-def _check_evaluation(pool: Pool, protocol: ProtocolConfig) -> None:
-    protocol.check_budget(len(evaluation_roles(pool, FIRST_SEED).pool), f"'{pool.name}' (evaluation half)")
+def _check_evaluation(pool: Pool, protocol: ProtocolConfig) -> int:
+    """Refuse an evaluation half that cannot supply the budget; how many of its rows may be labelled."""
+    rows = len(evaluation_roles(pool, FIRST_SEED).pool)
+    protocol.check_budget(rows, f"'{pool.name}' (evaluation half)")
+    return rows
 
 
 def _plain_name(trains: str, pool: Pool) -> str:

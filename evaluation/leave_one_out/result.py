@@ -13,7 +13,7 @@ from evaluation.statistics import MeanInterval
 from evaluation.summary import REFERENCE, Summary
 
 BEST_FIXED = "best fixed"
-COUNTED = ("badge", REFERENCE)  # strategies for which the targets with an interval off 0 are counted
+COUNTED = ("badge", "bait", REFERENCE)  # strategies for which the targets with an interval off 0 are counted
 BALANCED = ("badge", "bmmal")  # strategies whose weakest modality stands beside the learned policy's
 
 
@@ -81,27 +81,38 @@ class OverTargets:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What policies are worth at one budget."""
+
+    targets: dict[str, Target]
+    over_targets: OverTargets
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of leave_one_out.json."""
+        return {
+            "targets": {name: target.to_json() for name, target in self.targets.items()},
+            "over_targets": self.over_targets.to_json(),
+        }
+
+
+@dataclass(frozen=True)
 class LeaveOneOut:
     """What policies are worth on data that they never saw."""
 
     splits: int
     training_seeds: int | None  # None with splits
-    targets: dict[str, Target]
-    over_targets: OverTargets
+    budgets: dict[str, Judged]  # by the protocol's name
 
     def to_json(self) -> dict[str, Any]:
         """The content of leave_one_out.json."""
         return {
             "splits": self.splits,
             "training_seeds": self.training_seeds,
-            "targets": {name: target.to_json() for name, target in self.targets.items()},
-            "over_targets": self.over_targets.to_json(),
+            "budgets": {name: judged.to_json() for name, judged in self.budgets.items()},
         }
 
 
-def judge_targets(
-    summaries: Mapping[str, Summary], origins: Mapping[str, Origin], splits: int, training_seeds: int | None
-) -> LeaveOneOut:
+def judge_targets(summaries: Mapping[str, Summary], origins: Mapping[str, Origin]) -> Judged:
     """The learned policy on every target, and over the targets.
 
     Args:
@@ -118,7 +129,7 @@ def judge_targets(
         intervals_off_zero={n: _count([row.learned_minus[n] for row in rows]) for n in COUNTED if n in minus},
         median_label_saving=_median([row.label_saving for row in rows]) if REFERENCE in minus else None,
     )
-    return LeaveOneOut(splits, training_seeds, targets, over)
+    return Judged(targets, over)
 
 
 def _judge(summary: Summary, origin: Origin) -> Target:

@@ -4,7 +4,7 @@ out/plan.json                 sources, trainings and settings; decides whether a
 out/training/<name>/          a run folder for each training, with a mark once it ended by itself
 out/policies/<target>/        the average of all policies whose training did not see the target
 out/policy/                   the average of all policies
-out/comparison/               every target's policy against fixed strategies, as `compare` writes it
+out/comparison/<budget>/      every target's policy against fixed strategies, as `compare` writes it
 out/leave_one_out.json, .md   what follows from it
 """
 
@@ -67,9 +67,6 @@ def _work(plan: Plan, folder: RunFolder, progress: Callable[..., None]) -> Leave
     cards = _average_all(plan, runs, policies)
     save_policy(*_average(list(runs.values())), folder.policy)
 
-    sources = plan.sources
-    settings = plan.config.comparison([s.evaluates for s in sources], [s.name for s in sources], policies)
-    comparison = compare(settings, folder.root / "comparison", progress)
     origins = {
         source.name: Origin(
             evaluated_on=source.evaluates,
@@ -77,9 +74,17 @@ def _work(plan: Plan, folder: RunFolder, progress: Callable[..., None]) -> Leave
             policies_averaged=plan.unseen(source),
             labels_used=cards[source.name].labels_used,
         )
-        for source in sources
+        for source in plan.sources
     }
-    result = judge_targets(comparison.datasets, origins, plan.config.splits, plan.training_seeds)
+    judged = {}
+    for protocol in plan.config.protocols:
+        sources = plan.targets(protocol)
+        settings = plan.config.comparison([s.evaluates for s in sources], [s.name for s in sources], policies, protocol)
+        if len(plan.config.protocols) > 1:
+            progress(f"leave-one-out: comparison with {protocol.name} labels, on {len(sources)} data sets")
+        comparison = compare(settings, folder.root / "comparison" / protocol.name, progress)
+        judged[protocol.name] = judge_targets(comparison.datasets, {s.name: origins[s.name] for s in sources})
+    result = LeaveOneOut(plan.config.splits, plan.training_seeds, judged)
     folder.write_text(folder.root / "leave_one_out.md", markdown(result))
     content = json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     folder.write_text(folder.root / "leave_one_out.json", content + "\n")

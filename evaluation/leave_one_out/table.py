@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.leave_one_out.result import BEST_FIXED, LeaveOneOut, off_zero
+from evaluation.leave_one_out.result import BEST_FIXED, Judged, LeaveOneOut, off_zero
 from evaluation.report.formats import WIDTH, difference, percent, points, signed_percent, wrapped
 from evaluation.report.tables import Table
 from evaluation.statistics import MeanInterval
@@ -12,20 +12,29 @@ from evaluation.summary import REFERENCE
 def markdown(result: LeaveOneOut) -> str:
     """The content of leave_one_out.md."""
     parts = ["# Leave one out", "", _origin(result), ""]
-    parts += [table.markdown() for table in _tables(result)]
-    parts += [f"- {line}" for line in _findings(result)]
-    return "\n".join(parts) + "\n"
+    for budget, judged in result.budgets.items():
+        parts += [f"## {_labels(budget)}", ""]
+        parts += [table.markdown() for table in _tables(judged)]
+        parts += [*(f"- {line}" for line in _findings(judged)), ""]
+    return "\n".join([*parts, *(f"- {line}" for line in _drawn(result))]).rstrip() + "\n"
 
 
 def text(result: LeaveOneOut) -> str:
     """What the terminal shows, at most `WIDTH` columns."""
     parts = [*wrapped(_origin(result)), ""]
-    for table in _tables(result):
-        for part in _fitting(table):
-            parts += [part.title, "", part.text(), ""]
-        parts += [*wrapped(table.note), ""]
-    parts += [line for finding in _findings(result) for line in wrapped(finding)]
-    return "\n".join(parts)
+    for budget, judged in result.budgets.items():
+        parts += [_labels(budget), ""]
+        for table in _tables(judged):
+            for part in _fitting(table):
+                parts += [part.title, "", part.text(), ""]
+            parts += [*wrapped(table.note), ""]
+        parts += [*(line for finding in _findings(judged) for line in wrapped(finding)), ""]
+    return "\n".join([*parts, *(line for drawn in _drawn(result) for line in wrapped(drawn))]).rstrip()
+
+
+def _labels(budget: str) -> str:
+    """A budget for people: "20+10x10" as "20 + 10 x 10 labels"."""
+    return f"{budget.replace('+', ' + ').replace('x', ' x ')} labels"
 
 
 def _origin(result: LeaveOneOut) -> str:
@@ -35,7 +44,7 @@ def _origin(result: LeaveOneOut) -> str:
     return f"No policy saw the data set that it is judged on: each target's is {what} on {how}."
 
 
-def _tables(result: LeaveOneOut) -> list[Table]:
+def _tables(result: Judged) -> list[Table]:
     targets, over = result.targets, result.over_targets
     mean = f"mean of {len(targets)}"
     header = ["target", "AULC", *(f"− {name}" for name in over.learned_minus), BEST_FIXED]
@@ -74,16 +83,22 @@ def _saved(share: float | None) -> str:
     return "–" if share is None else signed_percent(share)
 
 
-def _findings(result: LeaveOneOut) -> list[str]:
-    lines = [
+def _findings(result: Judged) -> list[str]:
+    return [
         f"The interval of learned minus {name} is above 0 on {counts.above} of {counts.targets} targets and "
         f"below 0 on {counts.below}."
         for name, counts in result.over_targets.intervals_off_zero.items()
     ]
-    for name, target in result.targets.items():
-        if target.origin.drawn_from:
-            lines.append(f"{name} is judged on one pool of {target.origin.drawn_from}: {target.origin.evaluated_on}.")
-    return lines
+
+
+def _drawn(result: LeaveOneOut) -> list[str]:
+    """Which pools stand for families; every budget has the same."""
+    origins = {name: target.origin for judged in result.budgets.values() for name, target in judged.targets.items()}
+    return [
+        f"{name} is judged on one pool of {origin.drawn_from}: {origin.evaluated_on}."
+        for name, origin in origins.items()
+        if origin.drawn_from
+    ]
 
 
 def _fitting(table: Table) -> list[Table]:

@@ -22,7 +22,7 @@ from envs.errors import ConfigError
 from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
 from evaluation.leave_one_out.plan import LeaveOneOutConfig, name_sources, plan_trainings
-from evaluation.leave_one_out.result import LeaveOneOut
+from evaluation.leave_one_out.result import Judged, LeaveOneOut
 from evaluation.leave_one_out.run import leave_one_out
 from evaluation.leave_one_out.table import markdown, text
 from evaluation.summary import read_summary
@@ -36,6 +36,7 @@ RUN = ROOT / "run.py"
 FIRST, SECOND, THIRD = (f"synthetic:samples=300,classes=3,modalities=2,dim=6,seed={seed}" for seed in (1, 2, 3))
 FAMILY = "synthetic-family:samples=400,classes=3,noise=0.2"
 SOURCES = (FIRST, SECOND, FAMILY)
+OWN = "6+2x3"  # the budget of these settings
 SMALL = [
     "protocol.initial_labels=6",
     "protocol.batch_size=3",
@@ -170,23 +171,28 @@ def check_policies(out: Path) -> None:
     np.testing.assert_allclose(load_policy(out / "policy")[0].weights.detach(), average_by_hand(runs), rtol=1e-5)
 
 
+def judged_by(result: LeaveOneOut) -> Judged:
+    (judged,) = result.budgets.values()
+    return judged
+
+
 def test_a_whole_run(whole):
     result, out, lines = whole
     check_policies(out)
     assert result.to_json() == json.loads((out / "leave_one_out.json").read_text())
     assert markdown(result) == (out / "leave_one_out.md").read_text()
     names = ["synthetic-pool", "synthetic-pool-2", "family-samples-classes-noise"]
-    assert list(result.targets) == names
+    assert list(judged_by(result).targets) == names
     assert "leave-one-out: training 6 of 6, without-family-samples-classes-noise-seed1" in "\n".join(lines)
-    summaries = read_summary(out / "comparison" / "summary.json").datasets
+    summaries = read_summary(out / "comparison" / OWN / "summary.json").datasets
     for name in names:
-        target, compared = result.targets[name], summaries[name]
+        target, compared = judged_by(result).targets[name], summaries[name]
         assert target.learned_minus["badge"].mean == compared.pair("learned", "badge").mean
         assert target.origin.policies_averaged == [f"without-{name}-seed0", f"without-{name}-seed1"]
         assert compared.policies["learned"]["path"] == str(out / "policies" / name)
         assert all("never saw" not in note and "another version" not in note for note in compared.facts["notes"])
-    assert result.targets[names[0]].origin.drawn_from is None
-    family = result.targets[names[2]].origin
+    assert judged_by(result).targets[names[0]].origin.drawn_from is None
+    family = judged_by(result).targets[names[2]].origin
     assert family.drawn_from == FAMILY and family.evaluated_on == summaries[names[2]].facts["dataset_given"]
     assert f"is judged on one pool of {FAMILY}: {family.evaluated_on}" in markdown(result)
 
@@ -199,9 +205,29 @@ def test_again_nothing_is_done_again_and_strategies_may_grow(whole):
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert sum("already there" in line and "training" in line for line in lines) == 6
     assert any("12/12 chunks (9 already there)" in line for line in lines)
-    for name, target in result.targets.items():
-        assert again.targets[name].learned_minus["badge"] == target.learned_minus["badge"]
-        assert "margin" in again.targets[name].learned_minus
+    for name, target in judged_by(result).targets.items():
+        assert judged_by(again).targets[name].learned_minus["badge"] == target.learned_minus["badge"]
+        assert "margin" in judged_by(again).targets[name].learned_minus
+
+
+def test_budgets_are_judged_each_on_the_data_sets_that_can_supply_them(whole):
+    _, out, _ = whole
+    before = {p: p.stat().st_mtime_ns for p in (out / "training").rglob("*") if p.is_file() and p.name != ".lock"}
+    families = ("synthetic-pool", "synthetic-pool-2", "family-samples-classes-noise")
+    rows = {source.name: source.rows for source in name_sources(SOURCES, config().training.protocol)}
+    large = f"{rows[families[2]] - 4}+2x2"  # only the family has so many rows
+    result = leave_one_out(config(budgets=(OWN, large), strategies=("random",)), out, quiet)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert {name: tuple(judged.targets) for name, judged in result.budgets.items()} == {
+        OWN: families,
+        large: families[2:],
+    }
+    for name, judged in result.budgets.items():
+        summaries = read_summary(out / "comparison" / name / "summary.json").datasets
+        assert summaries.keys() == judged.targets.keys()
+        assert {summary.protocol.name for summary in summaries.values()} == {name}
+    words = markdown(result)
+    assert words.count("## 6 + 2 x 3 labels") == 1 and words.count("is judged on one pool of") == 1
 
 
 def wait_for(checkpoint: Path, alive: Callable[[], bool] = lambda: True) -> None:
@@ -316,6 +342,10 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         (SOURCES, ("--set", "policy.mlp=[4]"), "policy.mlp is [4]"),
         (SOURCES, ("--set", "evolution.sigma=1"), "Did you mean 'sigma0'"),
         (SOURCES, ("--set", "protocol.rounds=90"), "The budget of 276 labels"),
+        (SOURCES, ("--budgets", "20,10"), "The budget '20' cannot be read; write INITIAL+ROUNDSxBATCH"),
+        (SOURCES, ("--budgets", "6+0x3"), "protocol.rounds is 0"),
+        (SOURCES, ("--budgets", "6+2x3,6+2x3"), "The budget 6+2x3 is named twice"),
+        (SOURCES, ("--budgets", "100+90x10"), "No data set can supply the budget 100+90x10, 1000 labels"),
     ],
 )
 def test_mistakes_get_one_clear_line_before_any_work(datasets, extra, says, tmp_path, capsys):

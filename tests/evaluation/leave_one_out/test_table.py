@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.leave_one_out.result import LeaveOneOut, OffZero, Origin, judge_targets
+from evaluation.leave_one_out.result import Judged, LeaveOneOut, OffZero, Origin, judge_targets
 from evaluation.leave_one_out.table import markdown, text
 from evaluation.statistics import MeanInterval, Pair
 from evaluation.summary import LabelSaving, Need, Seconds, StrategyFigures, Summary
@@ -51,8 +51,12 @@ def summary(learned: float, minus: dict[str, float], half: float, saved: float |
     )
 
 
-def judged(summaries: dict[str, Summary]) -> LeaveOneOut:
-    return judge_targets(summaries, dict.fromkeys(summaries, Origin("it", None, ["one"], 100)), 0, 1)
+def judged(summaries: dict[str, Summary]) -> Judged:
+    return judge_targets(summaries, dict.fromkeys(summaries, Origin("it", None, ["one"], 100)))
+
+
+def alone(judged: Judged) -> LeaveOneOut:
+    return LeaveOneOut(0, 1, {"20+10x10": judged})
 
 
 def test_the_table_by_hand():
@@ -71,10 +75,11 @@ def test_the_table_by_hand():
     assert over.median_label_saving == pytest.approx(-0.1)  # not reached on b: below all
     weakest = {name: row.mean for name, row in over.weakest_modality.items()}
     assert weakest == pytest.approx({"learned": 0.1, "badge": 0.3, "bmmal": 0.4})
-    table = markdown(result)
+    table = markdown(alone(result))
     assert "| b | 50.00 ± 1.00 | +5.00 [+3.50, +6.50] ▲ | +3.00 [+1.50, +4.50] ▲ | -2.00 [-3.50, -0.50] ▼ |" in table
     assert "| a | 10.0 | 30.0 | 40.0 | +20 % |" in table
     assert "learned minus badge is above 0 on 1 of 3 targets and below 0 on 1." in table
+    assert "## 20 + 10 x 10 labels" in table
     assert "one policy, trained on all the other sources" in table
 
 
@@ -83,7 +88,7 @@ def test_the_median_may_be_unreached_and_random_may_be_left_out():
     savings = (0.3, None, None)
     unreached = judged({f"t{i}": summary(0.5, minus, 0.1, saved) for i, saved in enumerate(savings)})
     assert unreached.over_targets.median_label_saving is None
-    assert "median –" in markdown(unreached)
+    assert "median –" in markdown(alone(unreached))
     without = judged({f"t{i}": summary(0.5, {"badge": 0.0}, 0.1, None) for i in range(3)})
     assert list(without.over_targets.intervals_off_zero) == ["badge"]
 
@@ -91,7 +96,7 @@ def test_the_median_may_be_unreached_and_random_may_be_left_out():
 def test_the_terminal_gets_all_columns_within_its_width():
     minus = {name: 0.01 for name in ("random", "margin", "badge", "bmmal", "hand_tuned", "typiclust", "coreset")}
     result = judged({f"a-data-set-of-a-long-name-{i}": summary(0.5, minus, 0.02, 0.1) for i in range(3)})
-    shown = text(result)
+    shown = text(alone(result))
     assert max(map(len, shown.splitlines())) <= 100
     for column in (*(f"− {name}" for name in minus), "− best fixed", "weakest: bmmal", "labels saved"):
         assert column in shown
