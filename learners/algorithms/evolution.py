@@ -21,10 +21,11 @@ from envs.errors import ConfigError, PolicyError
 from envs.models.base import TaskTrainer
 from envs.names import unique_names
 from envs.pools import Pool
-from envs.pools.partition import Start, partition
+from envs.pools.oversampling import oversample
+from envs.pools.partition import Start, partition, training_roles
 from envs.randomness import start_seed, stream
 from envs.simulation import ProtocolConfig
-from envs.source import open_source, training_starts, training_trainer
+from envs.source import draw_start, open_source, training_starts, training_trainer
 from envs.sources import is_family
 from learners.algorithms.base import Say, Trainer, silent
 from learners.algorithms.population import (
@@ -136,6 +137,15 @@ class _Opened:
     trainer: TaskTrainer | ray.ObjectRef
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """Where a generation plays, and counts as much as anywhere else."""
+
+    name: str
+    number: int  # of the data set
+    oversampled: bool = False  # on pools made of its rows
+
+
 class EvolutionTrainer(Trainer):
     """Training by evolution strategies, a generation at a time."""
 
@@ -169,7 +179,12 @@ class EvolutionTrainer(Trainer):
         self._search = self._new_search()
         self._players = Players(config.resources)
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
-        self._names = unique_names([source["name"] for source in card.trained_on])
+        names = unique_names([source["name"] for source in card.trained_on])
+        self._grounds = [_Ground(name, number) for number, name in enumerate(names)]
+        if config.evolution.oversample:
+            self._grounds += [
+                _Ground(f"{names[number]}, oversampled", number, oversampled=True) for number in self._kept
+            ]
 
     def _new_search(self) -> Search:
         evolution = self.config.evolution
@@ -191,45 +206,54 @@ class EvolutionTrainer(Trainer):
         return self._summarise(played, returns), {}
 
     def _play(self, generation: int, weights: np.ndarray) -> list[_Figures]:
-        """Figures [S, P + 2] of each source."""
+        """Figures [S, P + 2] of each ground."""
+        config = self.config
         jobs: list[tuple[Any, ...]] = []
-        owner: list[int] = []
-        for number in range(len(self.config.datasets)):
-            source = self._kept.get(number)
-            if source is None:
-                source = self._open(number, generation)
-                self._count_labels(number, len(partition(source.pool).policy))
-            protocol, starts = self._starts(source.pool, number, generation)
-            config = self.config
+        owner: list[_Ground] = []
+        for ground in self._grounds:
+            trainer, protocol, starts = self._begin(ground, generation)
             arena = Arena(protocol, config.candidates, config.reward, config.policy)
             for low in range(0, len(starts), STARTS_PER_TASK):
-                jobs.append((source.trainer, starts[low : low + STARTS_PER_TASK], arena, weights))
-                owner.append(number)
+                jobs.append((trainer, starts[low : low + STARTS_PER_TASK], arena, weights))
+                owner.append(ground)
         results = self._players.play(jobs)
         joined = []
-        for number in range(len(self.config.datasets)):
-            parts = [result for result, mine in zip(results, owner, strict=True) if mine == number]
+        for ground in self._grounds:
+            parts = [result for result, mine in zip(results, owner, strict=True) if mine is ground]
             joined.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
         return joined
 
-    def _starts(self, pool: Pool, number: int, generation: int) -> tuple[ProtocolConfig, list[Start]]:
-        """The protocol and starts of a generation: the next of the run's, from the first again after the last."""
-        evolution, protocol = self.config.evolution, self.config.protocol
+    def _begin(
+        self, ground: _Ground, generation: int
+    ) -> tuple[TaskTrainer | ray.ObjectRef, ProtocolConfig, list[Start]]:
+        """The episodes of a generation: the next starts of the run's, from the first again after the last."""
+        evolution, protocol, number = self.config.evolution, self.config.protocol, ground.number
         first = generation * evolution.starts
         numbers = [i % self.config.starts for i in range(first, first + evolution.starts)]
         seeds = [start_seed(self.config.seed, i) for i in numbers]
+        if ground.oversampled:
+            rng = stream(self.config.seed, "evolution: oversampling", generation, number)
+            protocol = draw_protocol(rng, protocol) if evolution.vary_protocol else protocol
+            base = self._kept[number].pool
+            pool, roles = oversample(base, training_roles(base, seeds[0]), protocol.budget, rng)
+            trainer = self.config.model.trainer(pool, np.arange(pool.num_samples))
+            return self._players.share(trainer), protocol, [draw_start(roles, seed, protocol) for seed in seeds]
+        source = self._kept.get(number)
+        if source is None:
+            source = self._open(number, generation)
+            self._count_labels(number, len(partition(source.pool).policy))
         if evolution.vary_protocol:
             rng = stream(self.config.seed, "evolution: protocols", generation, number)
-            rows = len(training_starts(pool, protocol, seeds[:1])[0].roles.pool)
+            rows = len(training_starts(source.pool, protocol, seeds[:1])[0].roles.pool)
             protocol = draw_protocol(rng, protocol, rows)
-        return protocol, training_starts(pool, protocol, seeds)
+        return source.trainer, protocol, training_starts(source.pool, protocol, seeds)
 
     def _count_labels(self, number: int, labels: int) -> None:
         self.card.trained_on[number]["labels"] += labels
         self.card.labels_used += labels
 
     def _summarise(self, played: list[_Figures], returns: list[np.ndarray]) -> dict[str, float]:
-        """Means over sources: of the mean's figures, and how far it is above the initial policy; and by source."""
+        """Means over grounds: of the mean's figures, and how far it is above the initial policy; and by ground."""
         figures: dict[str, float] = {}
         mean, initial = -2, -1  # columns
         for name in ("return", "accuracy", "soft_accuracy", "hard_accuracy", "weakest_modality"):
@@ -237,7 +261,8 @@ class EvolutionTrainer(Trainer):
         figures["aulc"] = figures["accuracy"]
         gains = [float((p["accuracy"][:, mean] - p["accuracy"][:, initial]).mean()) for p in played]
         figures["aulc_minus/initial"] = float(np.mean(gains))
-        for name, p, r, gain in zip(self._names, played, returns, gains, strict=True):
+        for ground, p, r, gain in zip(self._grounds, played, returns, gains, strict=True):
+            name = ground.name
             figures[f"source_aulc/{name}"] = float(p["accuracy"][:, mean].mean())
             figures[f"source_aulc_minus/initial/{name}"] = gain
             spread = r - r.mean(1, keepdims=True)

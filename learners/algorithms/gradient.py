@@ -59,11 +59,12 @@ class GradientTrainer(Trainer):
 
     @classmethod
     def check(cls, config: TrainConfig) -> None:
-        if config.evolution.vary_protocol:
-            raise ConfigError(
-                f"evolution.vary_protocol takes --algorithm evolution; {config.algorithm} plays one protocol "
-                "throughout."
-            )
+        for name in ("vary_protocol", "oversample"):
+            if getattr(config.evolution, name):
+                raise ConfigError(
+                    f"evolution.{name} takes --algorithm evolution; {config.algorithm} plays one protocol on its data "
+                    "sets as they are."
+                )
         runners = max(config.resources.num_env_runners, 1)
         if config.learner.groups % runners:
             raise ConfigError(

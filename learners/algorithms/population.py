@@ -96,12 +96,12 @@ def population_fitness(returns: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean(by_source, 0)
 
 
-def draw_protocol(rng: np.random.Generator, base: ProtocolConfig, pool_rows: int) -> ProtocolConfig:
-    """A protocol from the ranges above whose budget the pool can supply; `base` where none is found."""
+def draw_protocol(rng: np.random.Generator, base: ProtocolConfig, pool_rows: int | None = None) -> ProtocolConfig:
+    """A protocol from the ranges above whose budget a pool of so many rows can supply; `base` where none is found."""
     for _ in range(_DRAWS):
         drawn = (round(float(np.exp(rng.uniform(*np.log(span))))) for span in (INITIAL_LABELS, BATCH_SIZE, ROUNDS))
         initial, batch, rounds = drawn
         protocol = replace(base, initial_labels=initial, batch_size=batch, rounds=rounds)
-        if protocol.budget <= pool_rows:
+        if pool_rows is None or protocol.budget <= pool_rows:
             return protocol
     return base

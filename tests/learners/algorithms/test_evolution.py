@@ -177,10 +177,13 @@ def test_a_family_gives_pools_that_can_supply_the_budget():
         open_source("synthetic-family:samples=1000", protocol, np.random.default_rng(0))
 
 
+WIDE = {"vary_protocol": True, "oversample": True}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evolution") / "run"
-    train(settings(evolution={"vary_protocol": True}), out)
+    train(settings(evolution=WIDE), out)
     return out
 
 
@@ -191,11 +194,11 @@ def test_run_folder_and_card(trained):
     rows = history(trained)
     assert [row["iteration"] for row in rows] == [1, 2, 3]
     assert rows[0]["aulc_minus/initial"] == 0
-    assert f"source_aulc/{FAMILY}" in rows[0] and "source_aulc/synthetic" in rows[0]
+    assert {f"source_aulc/{name}" for name in (FAMILY, "synthetic", "synthetic, oversampled")} <= rows[0].keys()
     selector, card = load_policy(trained)
     assert not torch.equal(selector.weights, Selector(selector.config).weights)
     assert card.algorithm == "evolution" and card.seed == 0
-    assert card.episodes == 3 * 2 * 3 * (4 + 2)  # generations, sources, starts, population with mean and initial
+    assert card.episodes == 3 * 3 * 3 * (4 + 2)  # generations, grounds, starts, population with mean and initial
     pool, drawn = card.trained_on
     assert pool["labels"] == len(partition(open_source(DATASET, ProtocolConfig(6, 3, 2), None)).policy)
     assert drawn["labels"] == pytest.approx(3 * 0.375 * 400, abs=30)  # three pools, of each the policy half
@@ -214,7 +217,7 @@ def test_tensorboard_groups(trained):
 
 
 def train_command(out: Path, *extra: str) -> list[str]:
-    sets = [part for setting in [*SMALL, "evolution.vary_protocol=true"] for part in ("--set", setting)]
+    sets = [part for setting in [*SMALL, *(f"evolution.{name}=true" for name in WIDE)] for part in ("--set", setting)]
     names = f"{DATASET},{FAMILY}"
     return command("train", "--algorithm", "evolution", "--dataset", names, "--out", out, *sets, *extra)
 
@@ -243,7 +246,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
     config.write_text(config.read_text().replace("100000", str(kept + 2)))
     train(settings(), out, resume=True)
     whole = tmp_path / "whole"
-    train(settings(evolution={"vary_protocol": True, "generations": kept + 2}), whole)
+    train(settings(evolution=WIDE | {"generations": kept + 2}), whole)
     assert history(out) == history(whole)
     (resumed, resumed_card), (uninterrupted, card) = load_policy(out), load_policy(whole)
     assert torch.equal(resumed.weights, uninterrupted.weights)
