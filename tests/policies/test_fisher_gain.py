@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from envs.candidates import CandidateConfig, offer
-from envs.candidates.features import FISHER_SKETCH
+from envs.candidates.features import FISHER_SKETCH, _leading_directions
 from envs.candidates.scales import log_ratio
 from envs.models.frozen.trainer import FrozenConfig
 from envs.round import Round
@@ -56,3 +56,14 @@ def test_where_every_candidate_is_sure_the_gains_are_finite() -> None:
     assert bool(torch.isfinite(aware.current()).all())
     aware.add(torch.tensor([0, 1]))
     assert bool(torch.isfinite(aware.current()).all())
+
+
+def test_a_model_that_is_sure_of_everything_leaves_nothing_to_follow() -> None:
+    gram = torch.zeros(3, 96, 96)
+    gram[1] = 1e-24 * torch.eye(96)
+    gram[2] = torch.ones(96, 96)
+    directions = _leading_directions(gram)
+    identity = torch.eye(FISHER_SKETCH).expand(3, -1, -1)
+    torch.testing.assert_close(directions.mT @ directions, identity, atol=1e-4, rtol=0.0)
+    along = directions.mT @ torch.full((96, 1), 96**-0.5)
+    assert float(along[2].norm()) == pytest.approx(1.0, abs=1e-4)
