@@ -7,12 +7,12 @@ from envs.candidates.features import (
     STATE,
     Feature,
     StateEntry,
-    View,
     check_features,
 )
 from envs.candidates.observation import OBSERVATION, observation_bytes, observation_space
 from envs.candidates.offer import CandidateConfig, Candidates, offer
 from envs.candidates.scales import log_ratio
+from envs.candidates.view import View
 
 __all__ = [
     "DEFAULT_FEATURES",

@@ -11,7 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.candidates.features import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH, STATE
+from envs.candidates.features import STATE
+from envs.candidates.view import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from envs.candidates.features import DEFAULT_FEATURES, FEATURES, STATE, Feature, View
+from envs.candidates.features import DEFAULT_FEATURES, FEATURES, STATE, Feature
 from envs.candidates.observation import OBSERVATION
 from envs.candidates.published_score import published_score
 from envs.candidates.scales import log_ratio, rank_normalise
+from envs.candidates.view import View
 from envs.fields import Finite, OneOf, Section
 from envs.round import Round
 

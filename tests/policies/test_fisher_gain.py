@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from envs.candidates import CandidateConfig, offer
-from envs.candidates.features import FISHER_SKETCH, _leading_directions
 from envs.candidates.scales import log_ratio
+from envs.candidates.view import FISHER_SKETCH, _leading_directions
 from envs.models.frozen.trainer import FrozenConfig
 from envs.round import Round
 from envs.simulation import ProtocolConfig

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE, CandidateConfig, Feature, check_features, offer
-from envs.candidates.features import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH
 from envs.candidates.scales import LOG_LIMITS, log_ratio, rank_normalise
+from envs.candidates.view import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH
 from envs.errors import ConfigError
 from policies.selector import Selector, SelectorConfig
 
