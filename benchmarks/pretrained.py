@@ -31,7 +31,7 @@ SETTINGS = (
     "evolution.generations=60",
     "evolution.starts=1",
     "evolution.vary_protocol=true",
-    "evolution.oversample=true",
+    "evolution.oversample=2",
 )
 SEEDS = 20  # of the comparison
 

@@ -143,7 +143,7 @@ class _Ground:
 
     name: str
     number: int  # of the data set
-    oversampled: bool = False  # on pools made of its rows
+    oversampled: int = 0  # which of the pools made of its rows; 0: its own rows
 
 
 class EvolutionTrainer(Trainer):
@@ -232,10 +232,11 @@ class EvolutionTrainer(Trainer):
         numbers = [i % self.config.starts for i in range(first, first + evolution.starts)]
         seeds = [start_seed(self.config.seed, i) for i in numbers]
         if ground.oversampled:
-            rng = stream(self.config.seed, "evolution: oversampling", generation, number)
+            rng = stream(self.config.seed, "evolution: oversampling", generation, number, ground.oversampled)
             protocol = draw_protocol(rng, protocol) if evolution.vary_protocol else protocol
             base = self._kept[number].pool
-            pool, roles = oversample(base, training_roles(base, seeds[0]), protocol.budget, rng)
+            roles = training_roles(base, int(rng.integers(2**31)))
+            pool, roles = oversample(base, roles, protocol.budget, rng)
             trainer = self.config.model.trainer(pool, np.arange(pool.num_samples))
             return self._players.share(trainer), protocol, [draw_start(roles, seed, protocol) for seed in seeds]
         source = self._kept.get(number)

@@ -22,10 +22,11 @@ from policies.selector import Selector, SelectorConfig
 from policies.strategies.learned import Learned
 
 # What a varied protocol is drawn from: least and most, log-uniform. From tens of labels to over a thousand.
-INITIAL_LABELS = (10, 200)
 BATCH_SIZE = (4, 100)
-ROUNDS = (3, 10)
+INITIAL_BATCHES = (1.0, 4.0)  # initial labels, in batches
+ROUNDS = (4, 10)
 
+_FEWEST_LABELS = 10  # at the start of a varied protocol
 _DRAWS = 100  # attempts at something random that fits
 _EASE = 1e-8  # below this a spread is rounding
 
@@ -99,9 +100,9 @@ def population_fitness(returns: Sequence[np.ndarray]) -> np.ndarray:
 def draw_protocol(rng: np.random.Generator, base: ProtocolConfig, pool_rows: int | None = None) -> ProtocolConfig:
     """A protocol from the ranges above whose budget a pool of so many rows can supply; `base` where none is found."""
     for _ in range(_DRAWS):
-        drawn = (round(float(np.exp(rng.uniform(*np.log(span))))) for span in (INITIAL_LABELS, BATCH_SIZE, ROUNDS))
-        initial, batch, rounds = drawn
-        protocol = replace(base, initial_labels=initial, batch_size=batch, rounds=rounds)
+        batch, initial, rounds = (float(np.exp(rng.uniform(*np.log(r)))) for r in (BATCH_SIZE, INITIAL_BATCHES, ROUNDS))
+        labels = max(round(batch * initial), _FEWEST_LABELS)
+        protocol = replace(base, initial_labels=labels, batch_size=round(batch), rounds=round(rounds))
         if pool_rows is None or protocol.budget <= pool_rows:
             return protocol
     return base

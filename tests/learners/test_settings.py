@@ -110,7 +110,7 @@ def test_values_of_the_wrong_type_are_named_with_their_path(given: dict, words: 
         ({"algorithm": "evolutio"}, "Did you mean 'evolution'"),
         ({"algorithm": "evolution", "policy": {"mlp": [8]}}, "policy.mlp is [8]"),
         ({"evolution": {"vary_protocol": True}}, "evolution.vary_protocol takes --algorithm evolution"),
-        ({"evolution": {"oversample": True}}, "evolution.oversample takes --algorithm evolution"),
+        ({"evolution": {"oversample": 1}}, "evolution.oversample takes --algorithm evolution"),
         ({"evolution": {"generations": 0}}, "evolution.generations is 0"),
         ({"evolution": {"population": 3}}, "evolution.population is 3; it must be at least 4"),
         ({"evolution": {"starts": 0}}, "evolution.starts is 0"),
