@@ -52,6 +52,5 @@ class EvolutionConfig(Section, prefix="evolution."):
     # Standard deviation of the first generation around the policy's initial weights.
     sigma0: Annotated[float, Gt(0), Finite()] = 0.5
     vary_protocol: bool = False  # draw initial labels, batch size and rounds anew for each generation and source
-    # In every generation, beside each data set, so many other pools made of its rows (envs.pools.oversampling), as large
-    # as a budget takes.
+    # Play also on so many pools made of each data set's rows (envs.pools.oversampling), as large as a budget takes.
     oversample: Annotated[int, Ge(0)] = 0

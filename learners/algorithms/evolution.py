@@ -181,10 +181,9 @@ class EvolutionTrainer(Trainer):
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
         names = unique_names([source["name"] for source in card.trained_on])
         self._grounds = [_Ground(name, number) for number, name in enumerate(names)]
-        if config.evolution.oversample:
-            self._grounds += [
-                _Ground(f"{names[number]}, oversampled", number, oversampled=True) for number in self._kept
-            ]
+        for n in self._kept:
+            for k in range(1, config.evolution.oversample + 1):
+                self._grounds.append(_Ground(f"{names[n]}, oversampled {k}", n, oversampled=k))
 
     def _new_search(self) -> Search:
         evolution = self.config.evolution

@@ -217,11 +217,8 @@ def test_tensorboard_groups(trained):
 
 
 def train_command(out: Path, *extra: str) -> list[str]:
-    sets = [
-        part
-        for setting in [*SMALL, *(f"evolution.{name}={value}".lower() for name, value in WIDE.items())]
-        for part in ("--set", setting)
-    ]
+    wide = [f"evolution.{name}={str(value).lower()}" for name, value in WIDE.items()]
+    sets = [part for setting in [*SMALL, *wide] for part in ("--set", setting)]
     names = f"{DATASET},{FAMILY}"
     return command("train", "--algorithm", "evolution", "--dataset", names, "--out", out, *sets, *extra)
 
