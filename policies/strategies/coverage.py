@@ -1,10 +1,10 @@
 """Generalised coverage, and two strategies that maximise it greedily: MaxHerding and ProbCover.
 
 MaxHerding: Bae et al. 2024, "Generalized Coverage for More Robust Low-Budget Active Learning" (ECCV, arXiv 2407.12212).
-ProbCover: Yehuda et al. 2022, "Active Learning Through a Covering Lens" (NeurIPS, arXiv 2205.11320); as Bae et al. show,
-it is the case of a kernel that is 1 within a radius and 0 beyond. Both see self-supervised features of unit length; here
-the pool's input features stand for them, all modalities side by side, their row scaled to length 1. Neither looks at the
-task model.
+ProbCover: Yehuda et al. 2022, "Active Learning Through a Covering Lens" (NeurIPS, arXiv 2205.11320); as Bae et al.
+show, it is the case of a kernel that is 1 within a radius and 0 beyond. Both see self-supervised features of unit
+length; here the pool's input features stand for them, all modalities side by side, each sample scaled to length 1 as a
+whole. Neither looks at the task model.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def maxherding(round_: Round, batch_size: int) -> Tensor:
 def probcover(round_: Round, batch_size: int) -> Tensor:
     """The sample with the most samples around it that no labelled or picked one covers, b times; picks [E, b].
 
-    A ball covers the samples nearer than the radius of `pure_radius`, one for the whole episode. The authors search that
-    on a grid; here it is exact. Equal counts, of which there are many once the dense parts are covered, are decided at
-    random, as in the paper.
+    A ball covers the samples nearer than the radius of `pure_radius`, one for the whole episode. The authors search for
+    it on a grid; here it is exact. Equal counts, of which there are many once the dense parts are covered, are decided
+    by chance: by position they would follow the order of the file.
     """
     # Round 0's draws, so that the radius is the same in all rounds.
     draws = replace(round_, index=0).uniforms("probcover", min(round_.num_classes, round_.available.shape[1]))

@@ -1,7 +1,7 @@
 """DropQuery (Gupte et al. 2024, "Revisiting Active Learning in the Era of Vision Foundation Models", arXiv 2401.14555).
 
-The paper drops features of a frozen foundation model, on which a linear classifier stands. Here the linear classifier is
-the multimodal head, and its input, the embedding, is what units are dropped from and what is clustered. The constant
+The paper drops features of a frozen foundation model, on which a linear classifier stands. Here the linear classifier
+is the multimodal head, and its input, the embedding, is what units are dropped from and what is clustered. The constant
 units, which carry the biases, are never dropped.
 """
 
@@ -22,8 +22,8 @@ PASSES = 3
 def dropquery(round_: Round, batch_size: int) -> Tensor:
     """The sample nearest to each of b centroids of those whose predicted class dropout changes; picks [E, b].
 
-    Candidates are the samples whose class changes in more than half of the passes. Where they are fewer than b, the paper
-    says nothing; those of the most changes, then chance, make up for them.
+    Candidates are the samples whose class changes in more than half of the passes. Where they are fewer than b (the
+    paper does not say what then), those with the most changes make up for them, and of those chance decides.
     """
     points = round_.outputs.embedding()  # [E, M H, P]
     changes = dropout_changes(round_)

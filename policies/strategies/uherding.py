@@ -1,8 +1,8 @@
 """Uncertainty Herding (Bae, Oliveira & Sutherland, ICLR 2025, arXiv 2412.20644): coverage weighed by uncertainty.
 
 It moves from representative samples at small budgets to uncertain ones at large budgets by itself: a temperature makes
-uncertainties alike as long as little is known, and the kernel's radius shrinks as labels get denser. Coverage is that of
-MaxHerding on the same features; the uncertainty is 1 - margin of the task model's multimodal softmax, not of its
+uncertainties alike as long as little is known, and the kernel's radius shrinks as labels get denser. Coverage is that
+of MaxHerding on the same features; the uncertainty is 1 - margin of the task model's multimodal softmax, not of its
 evidential heads, for that is the head whose accuracy counts.
 """
 
@@ -40,9 +40,9 @@ def uncertainty(logits: Tensor, temperatures: Tensor) -> Tensor:
 
 
 def temperature(round_: Round) -> Tensor:
-    """The temperature with the smallest calibration error of models that learned from the first 70 % of the labels, [E].
+    """The temperature at which models that learned from the first 70 % of the labels are calibrated best, [E].
 
-    The last 30 % measure it; of equal ones, the lowest. With one label alone it is 1.
+    The last 30 % measure that; of equally good temperatures, the lowest. With one label alone it is 1.
     """
     count = round_.labelled.shape[1]
     best = torch.ones(round_.episodes, device=round_.labelled.device)

@@ -137,8 +137,7 @@ class FrozenModel:
         return self.rows.x[:, :, :-1].flatten(1, 2)
 
     def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> FrozenModel:
-        """The same models trained otherwise (see `envs.models.frozen.fitting.fit`), on the first or all of the labels.
-        """
+        """The same models trained otherwise (see `envs.models.frozen.fitting.fit`), on the first or all labels."""
         labelled = self.labelled[:, :first]
         copies = len(self.labelled) // len(self.rows.seeds)
         seeds = [seed for seed in self.rows.seeds for _ in range(copies)]
