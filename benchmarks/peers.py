@@ -11,8 +11,8 @@ Some definitions differ. scikit-activeml's BADGE counts the origin as a centre (
 squared distance); the published one does not. Its FALCUN goes on from the distances that it scaled for the pick before;
 the authors' code scales them anew. With those rules in our own computation (`badge, origin`; `falcun, scaled once`) the
 picks agree. TypiClust clusters by k-means with random starts and scores typicality by 5 neighbours instead of 20,
-ProbCover decides ties by other draws, and DropQuery draws other masks, drops the constant units too and does not scale
-what is left: their picks need not agree. It has no Uncertainty Herding yet.
+ProbCover decides ties by other draws, and DropQuery draws other masks, drops the constant units too, does not scale
+what is left and clusters what it drops from: their picks need not agree. It has no Uncertainty Herding yet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """DropQuery (Gupte et al. 2024, "Revisiting Active Learning in the Era of Vision Foundation Models", arXiv 2401.14555).
 
-The paper drops features of a frozen foundation model, on which a linear classifier stands. Here the linear classifier
-is the multimodal head, and its input, the embedding, is what units are dropped from and what is clustered. The constant
-units, which carry the biases, are never dropped.
+The paper has a linear classifier on the features of a frozen foundation model; it drops features, and clusters them.
+Here units are dropped from the embedding, on which the multimodal head is linear; the constant units, which carry the
+biases, stay. Clustered are the pool's input features, all modalities together, which like the paper's no label changed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from envs.kmeanspp import BLOCK, k_means
+from envs.models.base import per_episode
 from envs.round import Round
 from policies.strategies.clustering import LLOYD_ITERATIONS, nearest_of_centroids
 
@@ -20,12 +21,12 @@ PASSES = 3
 
 
 def dropquery(round_: Round, batch_size: int) -> Tensor:
-    """The sample nearest to each of b centroids of those whose predicted class dropout changes; picks [E, b].
+    """Of the samples whose predicted class dropout changes, the nearest to each of b centroids; picks [E, b].
 
     Candidates are the samples whose class changes in more than half of the passes. Where they are fewer than b (the
     paper does not say what then), those with the most changes make up for them, and of those chance decides.
     """
-    points = round_.outputs.embedding()  # [E, M H, P]
+    points = per_episode(round_.model.inputs(), round_.episodes)  # [E, D, P]
     changes = dropout_changes(round_)
     order = changes + 0.5 * round_.uniforms("dropquery ties", points.shape[2]).to(changes)
     most = order.masked_fill(~round_.available, -1.0).topk(batch_size, dim=1).indices

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from envs.kmeanspp import k_means
+from envs.models.base import per_episode
 from envs.round import Round
 from policies.strategies import STRATEGIES
 from policies.strategies.clustering import LLOYD_ITERATIONS
@@ -73,7 +74,7 @@ def test_clue_is_kmeans_where_all_is_equally_uncertain(rounds) -> None:
 def test_dropquery_takes_the_nearest_of_centroids_of_what_dropout_changes(case: str, rounds) -> None:
     round_ = rounds[case]
     changes = dropout_changes(round_)
-    points = round_.outputs.embedding()
+    points = per_episode(round_.model.inputs(), round_.episodes)
     candidates = round_.available & (changes >= 2)  # of three passes
     assert (candidates.sum(1) >= B).all(), "too few candidates for a test"
     picks = STRATEGIES["dropquery"](round_, B)
