@@ -52,14 +52,16 @@ def d_squared_sampling(
     available: Tensor,
     uniforms: Tensor,
     first: Tensor | None = None,
+    mass: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Pick b rows, each with probability proportional to the squared distance to the nearest pick so far.
+    """Pick b rows, each with probability proportional to its mass and its squared distance to the nearest pick so far.
 
     Args:
         factors: rows as factors.
         available: bool [E, R]; at least b True in each episode.
         uniforms: [E, b] in [0, 1), the randomness of the draws.
-        first: [E] the first pick; without it, drawn uniformly.
+        first: [E] the first pick; without it, drawn proportionally to the mass.
+        mass: [E, R] > 0; without it, all rows have the same.
 
     Returns:
         picks [E, b] and the squared distance of every row to its nearest pick, [E, R].
@@ -67,15 +69,17 @@ def d_squared_sampling(
     norms = squared_norms(factors)
     nearest = torch.full_like(norms, torch.inf)
     open_ = available.clone()
+    mass = torch.ones_like(norms) if mass is None else mass
     picks = []
     for j in range(uniforms.shape[1]):
         if j == 0 and first is not None:
             pick = first
         else:
-            weights = nearest * open_ if j > 0 else open_.to(norms.dtype)
+            free = mass * open_
+            weights = nearest * free if j > 0 else free
             # Only duplicates of picks are left: any open row is as good as another.
             empty = weights.sum(1, keepdim=True) <= 0
-            pick = draw_proportional(torch.where(empty, open_.to(norms.dtype), weights), uniforms[:, j])
+            pick = draw_proportional(torch.where(empty, free, weights), uniforms[:, j])
         picks.append(pick)
         open_.scatter_(1, pick[:, None], False)
         distance = norms + norms.gather(1, pick[:, None]) - 2.0 * inner_products(factors, pick)
@@ -83,7 +87,9 @@ def d_squared_sampling(
     return torch.stack(picks, 1), nearest
 
 
-def k_means(points: Tensor, available: Tensor, uniforms: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+def k_means(
+    points: Tensor, available: Tensor, uniforms: Tensor, iterations: int, mass: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """k-means on the available points: D^2 sampling, then Lloyd iterations until nothing moves.
 
     Args:
@@ -91,13 +97,15 @@ def k_means(points: Tensor, available: Tensor, uniforms: Tensor, iterations: int
         available: bool [E, P]; at least k True in each episode.
         uniforms: [E, k] in [0, 1), the randomness of the seeding.
         iterations: of Lloyd, at most.
+        mass: [E, P] > 0, how much each point counts in its centroid; without it, all count alike.
 
     Returns:
         centroids [E, H, k]; the squared distance of every point, available or not, to its nearest centroid, [E, P];
         and that centroid's number, int64 [E, P].
     """
     one = points.new_ones(points.shape[0], 1, points.shape[2])
-    seeds, _ = d_squared_sampling([(one, points)], available, uniforms)
+    seeds, _ = d_squared_sampling([(one, points)], available, uniforms, mass=mass)
+    counted = available if mass is None else available * mass
     centroids = torch.take_along_dim(points, seeds[:, None], 2)
     squared = points.square().sum(1)
     width = max(BLOCK // centroids.shape[2], 1)
@@ -109,12 +117,12 @@ def k_means(points: Tensor, available: Tensor, uniforms: Tensor, iterations: int
             nearest.append(distance.min(1))  # over the k centroids
             if iteration < iterations:
                 index = nearest[-1].indices[:, None]
-                member = torch.zeros_like(distance).scatter_(1, index, 1.0) * available[:, None, at]
+                member = torch.zeros_like(distance).scatter_(1, index, 1.0) * counted[:, None, at]
                 size = size + member.sum(2)  # [E, k]
                 total = total + torch.bmm(points[:, :, at], member.mT)
         if iteration == iterations:
             break
-        moved = torch.where(size[:, None] > 0, total / size.clamp_min(1.0)[:, None], centroids)
+        moved = torch.where(size[:, None] > 0, total / size.clamp_min(1e-30)[:, None], centroids)
         if torch.equal(moved, centroids):
             break
         centroids = moved

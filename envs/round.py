@@ -83,13 +83,13 @@ class Round:
         with self.stopwatch.measure("inference"):
             return self.model.outputs(positions)
 
-    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> Round:
-        """The same round with task models trained otherwise (see `TaskModel.refitted`), on the same labels.
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> Round:
+        """The same round with task models trained otherwise (see `TaskModel.refitted`), on the first or all labels.
 
         Validation and AMCB weights stay those of the round's own models.
         """
         with self.stopwatch.measure("inference"):
-            return replace(self, model=self.model.refitted(heads, dropout))
+            return replace(self, model=self.model.refitted(heads, dropout, first))
 
     def with_equal_weights(self) -> Round:
         """The same round as if there were no AMCB: every modality counts alike, and none is ahead of the others."""

@@ -51,7 +51,9 @@ class CentroidModel:
     """E classifiers: `heads` [E, M, C, H] give each modality's logits, and all modalities' logits add up."""
 
     rows: StartRows
+    labelled: Tensor  # pool positions [E, n] that they learned from
     heads: Tensor
+    config: CentroidConfig
 
     @property
     def head(self) -> Tensor:
@@ -93,8 +95,9 @@ class CentroidModel:
     def inputs(self) -> Tensor:
         return self.rows.x[:, :, :-1].flatten(1, 2)
 
-    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> CentroidModel:
-        return self  # there is no loss to choose, and no step to drop a unit in
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> CentroidModel:
+        # There is no loss to choose, and no step to drop a unit in.
+        return _fitted(self.rows, self.labelled[:, :first], self.heads.shape[2], self.config)
 
     def _answer(self, x: Tensor, present: Tensor | None) -> Outputs:
         """Outputs for rows x [E or S, M, H, R]."""
@@ -137,11 +140,11 @@ class CentroidTrainer:
         return self.fit(per_episode(initial, len(starts) * copies))
 
     def fit(self, labelled: Tensor) -> CentroidModel:
-        return self._fit(self.rows, labelled)
+        return _fitted(self.rows, labelled, self.data.num_classes, self.config)
 
     def reference(self, starts: Sequence[int]) -> CentroidModel:
         everything = torch.arange(self.labels.shape[1], device=self.device).expand(len(starts), -1)
-        return self._fit(self.rows.starts(starts), everything)
+        return _fitted(self.rows.starts(starts), everything, self.data.num_classes, self.config)
 
     def inputs(self, rows: np.ndarray) -> Tensor:
         return self.data.inputs(rows)
@@ -152,15 +155,16 @@ class CentroidTrainer:
     def to(self, device: str | torch.device) -> Self:
         return type(self)(self.data.to(device), self.config)
 
-    def _fit(self, rows: StartRows, labelled: Tensor) -> CentroidModel:
-        """z . c - |c|^2 / 2 for the centroid c of each class: the negative half squared distance, up to |z|^2 / 2."""
-        learned = rows.labelled(labelled)
-        x = learned.x if learned.present is None else learned.x * learned.present[:, :, None]
-        of_class = torch.nn.functional.one_hot(learned.labels, self.data.num_classes).to(x.dtype)  # [E, n, C]
-        sums = (x @ of_class[:, None]).mT  # [E, M, C, H]; the last unit counts
-        centroids = sums[..., :-1] / (sums[..., -1:] + self.config.shrinkage).clamp_min(1e-6)
-        bias = -0.5 * centroids.square().sum(3, keepdim=True)
-        return CentroidModel(rows, torch.cat([centroids, bias], 3) / self.config.temperature)
+
+def _fitted(rows: StartRows, labelled: Tensor, classes: int, config: CentroidConfig) -> CentroidModel:
+    """z . c - |c|^2 / 2 for the centroid c of each class: the negative half squared distance, up to |z|^2 / 2."""
+    learned = rows.labelled(labelled)
+    x = learned.x if learned.present is None else learned.x * learned.present[:, :, None]
+    of_class = torch.nn.functional.one_hot(learned.labels, classes).to(x.dtype)  # [E, n, C]
+    sums = (x @ of_class[:, None]).mT  # [E, M, C, H]; the last unit counts
+    centroids = sums[..., :-1] / (sums[..., -1:] + config.shrinkage).clamp_min(1e-6)
+    bias = -0.5 * centroids.square().sum(3, keepdim=True)
+    return CentroidModel(rows, labelled, torch.cat([centroids, bias], 3) / config.temperature, config)
 
 
 def main() -> None:

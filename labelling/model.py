@@ -242,9 +242,9 @@ class ClassifierModel:
         """The task model's inputs for the pool, [1, D, P]."""
         return self.model.inputs()
 
-    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> TaskModel:
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> TaskModel:
         """The task model trained otherwise: another classifier has no heads to train."""
-        return self.model.refitted(heads, dropout)
+        return self.model.refitted(heads, dropout, first)
 
 
 def _matrix(pool: Pool, rows: np.ndarray) -> np.ndarray:

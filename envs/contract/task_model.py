@@ -31,7 +31,8 @@ def check_task_model(config: TaskModelConfig) -> None:
 
     Outputs must have their shapes, be finite, and agree however they are asked for; the multimodal head must be linear
     in the embedding; absent modalities must count for nothing; the same labels must give the same models, for copies,
-    in another instance, after pickling and beside other starts; and labels that were not bought must change nothing.
+    in another instance, after pickling and beside other starts; labels that were not bought must change nothing; and
+    `refitted(first=n)` must forget all labels but the first n.
 
     Raises:
         ContractError: naming what is violated, and on which pool.
@@ -72,6 +73,9 @@ class _Check:
         self.check_reference(trainer)
         for heads, dropout in (("evidential", 0.0), ("cross_entropy", 0.0), ("evidential", 0.25)):
             self.check_shapes(later.refitted(heads, dropout))
+        few = _PROTOCOL.initial_labels
+        words = f"refitted(first={few}) gives other models than fit() with the first {few} labels"
+        self.require_same(later.refitted(first=few), trainer.fit(labelled[:, :few]), [0, 1, 2, 3], [0, 1, 2, 3], words)
         simulation = Simulation(self.trainer(), _PROTOCOL)
         simulation.reset(self.starts, _COPIES)
         for step in simulation.play(lambda round_, b: round_.available.int().topk(b, dim=1).indices):

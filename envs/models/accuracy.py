@@ -24,11 +24,22 @@ class Validation:
 def validate(results: RowResults) -> Validation:
     """What choosers may know of the results on validation rows."""
     accuracy = results.correct.mean(1)
-    bins = (results.confidence * ECE_BINS).long().clamp_max(ECE_BINS - 1)
-    gap = results.correct.new_zeros(len(bins), ECE_BINS).scatter_add_(1, bins, results.confidence - results.correct)
     return Validation(
         accuracy=accuracy,
         nll=-results.likelihood.clamp_min(1e-12).log().mean(1),
-        ece=gap.abs().sum(1) / results.correct.shape[1],
+        ece=calibration_error(results.confidence, results.correct, ECE_BINS),
         delta=results.modality_accuracy() - accuracy[:, None],
     )
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, bins: int) -> Tensor:
+    """Expected calibration error (Guo et al. 2017, eq. 3) over bins of equal width, [E].
+
+    Args:
+        confidence: in [0, 1], [E, R].
+        correct: 0 or 1, [E, R].
+        bins: how many.
+    """
+    of = (confidence * bins).long().clamp_max(bins - 1)
+    gap = correct.new_zeros(len(of), bins).scatter_add_(1, of, confidence - correct)
+    return gap.abs().sum(1) / correct.shape[1]

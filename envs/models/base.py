@@ -120,12 +120,13 @@ class TaskModel(Protocol):
     def inputs(self) -> Tensor:
         """Features of the pool that no training changed, [S, D, P], for strategies that cluster the pool."""
 
-    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> TaskModel:
-        """The same models trained otherwise, on the same labels.
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> TaskModel:
+        """The same models trained otherwise, on the same labels or on the first of them.
 
         Args:
             heads: loss of the modality heads, "evidential" or "cross_entropy".
             dropout: probability with which a step drops each encoder output.
+            first: of how many labels, from the first in the order in which they were bought; None: of all.
         """
 
 

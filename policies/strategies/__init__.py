@@ -20,13 +20,18 @@ from policies.strategies.badge import badge
 from policies.strategies.bait import bait
 from policies.strategies.bald import bald
 from policies.strategies.bmmal import bmmal, bmmal_ce
+from policies.strategies.clue import clue
 from policies.strategies.clustering import kmeans, typiclust
 from policies.strategies.coreset import coreset
+from policies.strategies.coverage import maxherding, probcover
 from policies.strategies.deepfool import deepfool
+from policies.strategies.dropquery import dropquery
+from policies.strategies.falcun import falcun
 from policies.strategies.gcnal import gcnal
 from policies.strategies.learned import hand_tuned
 from policies.strategies.random import random
 from policies.strategies.score import score
+from policies.strategies.uherding import uherding
 from policies.strategies.uncertainty import entropy, least_confidence, margin
 
 Strategy = Callable[[Round, int], Tensor]
@@ -41,6 +46,12 @@ _OURS: dict[str, Strategy] = {
     "coreset": coreset,
     "kmeans": kmeans,
     "typiclust": typiclust,
+    "probcover": probcover,
+    "maxherding": maxherding,
+    "uherding": uherding,
+    "dropquery": dropquery,
+    "clue": clue,
+    "falcun": falcun,
     "badge": badge,
     "bait": bait,
     "bmmal": bmmal,

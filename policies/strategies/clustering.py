@@ -26,9 +26,21 @@ def kmeans(round_: Round, batch_size: int) -> Tensor:
     points = round_.outputs.embedding()  # [E, M H, P]
     uniforms = round_.uniforms("kmeans", batch_size)
     centroids, _, _ = k_means(points, round_.available, uniforms, LLOYD_ITERATIONS)
+    return nearest_of_centroids(points, centroids, round_.available, round_)
+
+
+def nearest_of_centroids(points: Tensor, centroids: Tensor, among: Tensor, round_: Round) -> Tensor:
+    """The point nearest to each centroid, of those that no centroid before it took; picks [E, b].
+
+    Args:
+        points: [E, H, P].
+        centroids: [E, H, b].
+        among: bool [E, P], those that may be taken; at least b True in each episode.
+        round_: whose time is measured.
+    """
     squared = points.square().sum(1)
     with round_.stopwatch.measure("picking"):
-        open_ = round_.available.clone()
+        open_ = among.clone()
         picks = []
         for some in centroids.split(max(BLOCK // points.shape[2], 1), dim=2):
             for distance in squared_distances(some, points, squared).unbind(1):

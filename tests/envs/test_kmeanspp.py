@@ -138,6 +138,19 @@ def test_distances_decide_how_often_a_row_is_drawn(rng: np.random.Generator) -> 
     np.testing.assert_allclose(share, np.array([0, 1, 4, 9]) / 14, atol=0.03)
 
 
+def test_mass_decides_how_often_a_row_is_drawn(rng: np.random.Generator) -> None:
+    """First pick: by mass alone, 1, 2, 3 and 4. Second pick after row 0: by mass times squared distance."""
+    n = 4000
+    points = torch.tensor([[0.0, 1.0, 2.0, 3.0]])[None].expand(n, 1, 4)
+    rows = [(torch.ones(n, 1, 4), points)]
+    everything, mass = torch.ones(n, 4, dtype=torch.bool), torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(n, 4)
+    uniforms = torch.from_numpy(rng.random((n, 2)))
+    first, _ = d_squared_sampling(rows, everything, uniforms, mass=mass)
+    np.testing.assert_allclose(np.bincount(first[:, 0], minlength=4) / n, np.arange(1, 5) / 10, atol=0.03)
+    second, _ = d_squared_sampling(rows, everything, uniforms, torch.zeros(n, dtype=torch.int64), mass)
+    np.testing.assert_allclose(np.bincount(second[:, 1], minlength=4) / n, np.array([0, 2, 12, 36]) / 50, atol=0.03)
+
+
 edge = st.sampled_from([0.0, np.nextafter(1.0, 0.0), 1.0 - 1e-9, 0.5])
 
 
@@ -165,33 +178,35 @@ def test_draw_proportional_inverts_the_cumulative_weights(uniform: float, expect
 # k-means
 
 
-def reference_k_means(points: np.ndarray, available: np.ndarray, seeds: list[int], iterations: int) -> np.ndarray:
+def reference_k_means(points: np.ndarray, mass: np.ndarray, seeds: list[int], iterations: int) -> np.ndarray:
     """Centroids [k, H] of one episode's points [P, H], row by row."""
     centroids = points[seeds].copy()
     for _ in range(iterations):
         own = ((points[:, None] - centroids) ** 2).sum(2).argmin(1)
         for j in range(len(centroids)):
-            members = points[(own == j) & available]
-            if len(members):
-                centroids[j] = members.mean(0)
+            members = (own == j) & (mass > 0)
+            if members.any():
+                centroids[j] = np.average(points[members], 0, mass[members])
     return centroids
 
 
-@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(0, 4), st.sampled_from([2**24, 20, 1]))
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(0, 4), st.sampled_from([2**24, 20, 1]), st.booleans())
 @checked
-def test_k_means_is_that_of_a_slow_reference(seed: int, k: int, iterations: int, block: int) -> None:
+def test_k_means_is_that_of_a_slow_reference(seed: int, k: int, iterations: int, block: int, weighed: bool) -> None:
     rng = np.random.default_rng(seed)
     points = torch.from_numpy(rng.normal(size=(2, 3, 25)))
     available = torch.from_numpy(rng.random((2, 25)) < 0.6)
     available[:, :k] = True
     uniforms = torch.from_numpy(rng.random((2, k)))
+    mass = torch.from_numpy(rng.random((2, 25)) ** 3 + 1e-7) if weighed else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs.kmeanspp, "BLOCK", block)
-        centroids, squared, own = k_means(points, available, uniforms, iterations)
-    seeds, _ = d_squared_sampling([(torch.ones(2, 1, 25), points)], available, uniforms)
+        centroids, squared, own = k_means(points, available, uniforms, iterations, mass)
+    seeds, _ = d_squared_sampling([(torch.ones(2, 1, 25), points)], available, uniforms, mass=mass)
+    counted = (available if mass is None else available * mass).double().numpy()
     for e in range(2):
         rows = points[e].T.numpy()
-        expected = reference_k_means(rows, available[e].numpy(), seeds[e].tolist(), iterations)
+        expected = reference_k_means(rows, counted[e], seeds[e].tolist(), iterations)
         np.testing.assert_allclose(centroids[e].T, expected, atol=1e-9)
         distance = ((rows[:, None] - expected) ** 2).sum(2)
         np.testing.assert_allclose(squared[e], distance.min(1), atol=1e-9)

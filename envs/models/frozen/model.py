@@ -136,12 +136,13 @@ class FrozenModel:
         """The prepared features of the pool, all modalities side by side, [S, M D, P]."""
         return self.rows.x[:, :, :-1].flatten(1, 2)
 
-    def refitted(self, heads: str = "evidential", dropout: float = 0.0) -> FrozenModel:
-        """The same models trained otherwise (see `envs.models.frozen.fitting.fit`), on the same labels."""
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> FrozenModel:
+        """The same models trained otherwise (see `envs.models.frozen.fitting.fit`), on the first or all labels."""
+        labelled = self.labelled[:, :first]
         copies = len(self.labelled) // len(self.rows.seeds)
         seeds = [seed for seed in self.rows.seeds for _ in range(copies)]
-        fitted = fit(self.initial, self.rows.labelled(self.labelled), self.schedule, seeds, heads, dropout)
-        return replace(self, fitted=fitted)
+        fitted = fit(self.initial, self.rows.labelled(labelled), self.schedule, seeds, heads, dropout)
+        return replace(self, labelled=labelled, fitted=fitted)
 
 
 def predict(parameters: Parameters, x: Tensor, present: Tensor | None = None) -> Outputs:

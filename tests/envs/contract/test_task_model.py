@@ -97,6 +97,9 @@ class BrokenModel(FrozenModel):
     def outputs_of(self, rows: np.ndarray) -> Outputs:
         return super().outputs_of(rows[::-1].copy() if self.fault == "backwards" else rows)
 
+    def refitted(self, heads: str = "evidential", dropout: float = 0.0, first: int | None = None) -> FrozenModel:
+        return super().refitted(heads, dropout, None if self.fault == "hoarding" else first)
+
     def inputs(self) -> Tensor:
         return super().inputs() + (self.labelled.shape[1] if self.fault == "restless" else 0)
 
@@ -115,6 +118,7 @@ class BrokenModel(FrozenModel):
         ("greedy", "labels that nobody bought"),
         ("chatty", "beside it change"),
         ("generous", "gives 2 models"),
+        ("hoarding", "refitted.first=12. gives other models"),
         ("unpicklable", "cannot be pickled"),
     ],
 )
