@@ -98,8 +98,8 @@ def _places(spec: SyntheticSpec, m: int, kind: str, rng: np.random.Generator, co
     shape = (count, len(CLUSTER_SHARES), spec.dim)
     centres = rng.normal(0, _CLASS_SPREAD * scale, (count, 1, spec.dim))
     offsets = [rng.normal(0, _CLUSTER_SPREAD * scale, shape)]
-    for f in range(1, spec.fragments_each[m]):
-        offsets.append(_rng(spec, f"fragments, {kind}", m, f).normal(0, _CLUSTER_SPREAD * scale, shape))
+    more = range(1, spec.fragments_each[m])
+    offsets += [_rng(spec, f"fragments, {kind}", m, f).normal(0, _CLUSTER_SPREAD * scale, shape) for f in more]
     return np.stack([centres + o for o in offsets], axis=2)
 
 
