@@ -13,6 +13,7 @@ from evaluation.report.formats import difference
 from evaluation.runs import Runs
 from evaluation.statistics import aulc, mean_interval
 from evaluation.summary import REFERENCE
+from learners.telemetry.curves import save_picture
 from runtime import markdown
 from runtime.palette import BLUE, GREEN, GREY, VERMILION
 
@@ -171,4 +172,4 @@ def draw(found: Found, groups: Groups, picture: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     legend = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))  # one entry for all fixed strategies
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(picture, dpi=150)
+    save_picture(figure, picture)

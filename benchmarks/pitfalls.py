@@ -1,6 +1,6 @@
 """Pitfalls of multimodal active learning: one modality carries the model, or misleads it. Who mends that?
 
-    python -m benchmarks.pitfalls [--seeds 10] [--pools 3] [--generations 40] [--training-seeds 2] [--out runs/pitfalls]
+    python -m benchmarks.pitfalls [--seeds 10] [--pools 2] [--generations 40] [--training-seeds 2] [--out runs/pitfalls]
 
 The pitfalls are those of a benchmark by Eisenhardt et al. (2026, arXiv 2603.29677), and a few that any pool has, as
 generated pools of two modalities. Strategies and policies play them from the same starts, policies that were trained
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.commands import run
 from benchmarks.pitfall_tables import Figures, draw, tables
+from envs.files import write_text
 from envs.models.frozen.trainer import FrozenConfig
 from envs.pools import Pool
 from envs.round import Round
@@ -128,7 +129,7 @@ def main() -> None:
     """Train what is missing, play, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10, help="paired starts on each pool")
-    parser.add_argument("--pools", type=int, default=3, help="of each pitfall")
+    parser.add_argument("--pools", type=int, default=2, help="of each pitfall")
     parser.add_argument("--generations", type=int, default=40)
     parser.add_argument("--training-seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/pitfalls"))
@@ -145,7 +146,7 @@ def main() -> None:
         print(f"playing {pitfall}", file=sys.stderr, flush=True)
         found[pitfall] = measure(pitfall, players, args.pools, args.seeds, ProtocolConfig())
     text = tables(found, groups)
-    (args.out / "pitfalls.md").write_text(text, encoding="utf-8")
+    write_text(args.out / "pitfalls.md", text)
     draw(found, groups, args.out / "pitfalls.png")
     print(text)
 
