@@ -83,7 +83,7 @@ class VectorMultimodalALEnv(VectorEnv):
         `amcb/<modality>`; after a step also `reward/<term>`, `baseline/<strategy>`, `difficulty/picked`,
         `difficulty/offered` and, unless `strict`, `replaced`.
 
-    Of a family (`synthetic-family`, see `envs.sources.synthetic.draw_spec`) every reset draws another pool.
+    Of a family (`synthetic-family`, see `envs.sources.synthetic_spec.draw_spec`) every reset draws another pool.
 
     Args:
         config: an EnvConfig, or a mapping of its fields, whose sections may be mappings, too.

@@ -11,13 +11,8 @@ from envs.errors import ConfigError, DataError, nearest
 from envs.flags import split_list
 from envs.pools import Pool, load_pool
 from envs.sources.bundled import BUNDLED, load_bundled
-from envs.sources.synthetic import (
-    draw_spec,
-    format_spec,
-    make_synthetic,
-    parse_parameters,
-    parse_spec,
-)
+from envs.sources.synthetic import make_synthetic
+from envs.sources.synthetic_spec import draw_spec, format_spec, parse_parameters, parse_spec
 
 __all__ = [
     "absolute_name",

@@ -39,8 +39,8 @@ from learners.algorithms.population import Arena, play_population
 from learners.run_folder import RunFolder
 from learners.settings import TrainConfig, build, read_yaml, to_yaml
 from learners.storage import RunCopy
-from learners.sweeps.config import SweepConfig
-from learners.sweeps.pareto import choose, draw, pareto_front, table
+from learners.sweeps.config import MEASURED, SweepConfig
+from learners.sweeps.pareto import choose, draw, front_shares, pareto_front, table
 from learners.telemetry.board import Board
 from learners.training import train
 from policies.policy_file import load_policy
@@ -51,6 +51,7 @@ FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin
 SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
 DESCRIBED = "sweep.yaml"
 POLICY = "policy_folder"  # of a checkpoint that trials exchange
+BY_START = "by_start"  # beside the means in a trial's report: the figures of each measured start
 
 
 def sweep(
@@ -262,9 +263,11 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | N
         if copy is not None:
             copy.send()
         with _checkpoint(run, part + 1, config.search == "population") as folder:
-            tune.report(measured, checkpoint=tune.Checkpoint.from_directory(folder))
+            by_start = {name: values.tolist() for name, values in measured.items()}
+            report = _means(measured) | {BY_START: by_start}
+            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
     board = Board(run.tensorboard, None)
-    board.hparams(chosen, measure(whole, run.policy, config.starts))
+    board.hparams(chosen, _means(measure(whole, run.policy, config.starts)))
     board.close()
     if copy is not None:
         copy.finish()
@@ -280,8 +283,8 @@ def _checkpoint(run: RunFolder, done: int, whole: bool) -> Any:
     return folder
 
 
-def measure(config: TrainConfig, policy: Path, starts: int) -> dict[str, float]:
-    """What greedy episodes of a linear policy come to, means over data sets and starts, fractions of 1."""
+def measure(config: TrainConfig, policy: Path, starts: int) -> dict[str, np.ndarray]:
+    """What greedy episodes of a linear policy come to on each start, [starts], means over data sets, fractions of 1."""
     selector, _ = load_policy(policy)
     arena = Arena(config.protocol, config.candidates, config.reward, config.policy)
     weights = selector.weights.detach().numpy()[None]
@@ -291,8 +294,11 @@ def measure(config: TrainConfig, policy: Path, starts: int) -> dict[str, float]:
         played = training_starts(pool, config.protocol, range(FIRST_START, FIRST_START + starts))
         found.append(play_population(training_trainer(pool, config.model), played, arena, weights))
     renamed = {"aulc": "accuracy", "hard_third": "hard_accuracy"}
-    names = ("aulc", "weakest_modality", "hard_third", "soft_accuracy")
-    return {n: float(np.mean([f[renamed.get(n, n)].mean() for f in found])) for n in names}
+    return {n: np.mean([f[renamed.get(n, n)][:, 0] for f in found], axis=0) for n in MEASURED}
+
+
+def _means(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in measured.items()}
 
 
 class _Show(tune.Callback):
@@ -322,13 +328,17 @@ def _conclude(config: SweepConfig, out: Path, results: Any) -> dict[str, Any]:
     sign = np.array([1.0 if mode == "max" else -1.0 for mode in config.objectives.values()])
     values = sign * np.array([[r.metrics[name] for name in objectives] for r in ended])
     front, best = pareto_front(values), choose(values)
+    by_start = [{name: r.metrics[BY_START][name] for name in objectives} for r in ended]
+    shares = front_shares(sign[:, None] * np.array([[b[name] for name in objectives] for b in by_start]))
     trials = [
         {
             "trial": r.metrics["trial_id"],
             "settings": {name: r.config[name] for name in config.space},
             "objectives": {name: r.metrics[name] for name in objectives},
+            "by_start": by_start[i],
             "slices": r.metrics["training_iteration"],
             "front": bool(front[i]),
+            "front_share": float(shares[i]),
             "chosen": i == best,
         }
         for i, r in enumerate(ended)

@@ -14,7 +14,8 @@ from envs.pools import save_pool
 from envs.pools.partition import evaluation_roles, partition, training_roles
 from envs.sources import absolute_name, dataset_names, draw_from_family, is_family, open_dataset, split_names
 from envs.sources.bundled import BUNDLED, DATA
-from envs.sources.synthetic import SyntheticSpec, draw_spec, format_spec, make_synthetic, parse_spec
+from envs.sources.synthetic import make_synthetic
+from envs.sources.synthetic_spec import SyntheticSpec, draw_spec, format_spec, parse_spec
 
 SPEC = SyntheticSpec(samples=1200, classes=5, modalities=3, dim=6, seed=3)
 CLEAN = make_synthetic(SPEC)

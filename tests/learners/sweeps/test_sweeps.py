@@ -22,7 +22,7 @@ import run
 from envs.errors import ConfigError
 from learners.settings import TrainConfig, build, read_yaml
 from learners.sweeps.config import SweepConfig
-from learners.sweeps.pareto import choose, draw, pareto_front, table
+from learners.sweeps.pareto import choose, draw, front_shares, pareto_front, regions, table
 from tests.support.paths import ROOT
 from tests.support.sweeps import TINY
 
@@ -39,7 +39,7 @@ def test_the_choice_is_a_compromise() -> None:
     assert choose(np.array([[1.0, 0.0], [0.9, 0.9], [0.0, 1.0], [0.5, 0.5]])) == 1
 
 
-@pytest.mark.parametrize("name", ["balance", "learning", "population"])
+@pytest.mark.parametrize("name", ["balance", "balance_synthetic", "learning", "population"])
 def test_the_files_of_tune_configs(name: str) -> None:
     config = build(SweepConfig, read_yaml(ROOT / "tune_configs" / f"{name}.yaml"))
     assert config.first().until(3).iterations == 3
@@ -82,14 +82,56 @@ def test_a_sweep_refuses_what_it_cannot_do(tmp_path: Path, capsys) -> None:
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_how_often_a_trial_is_on_the_front() -> None:
+    starts = np.random.default_rng(0).normal(size=(2, 12))  # difficult and easy starts are so for all trials
+    best, worse = starts + 0.1, starts
+    trade_off = starts + np.array([[0.2], [-0.2]])
+    noisy = starts + 0.1 + np.random.default_rng(1).normal(0, 0.3, (2, 12))
+    shares = front_shares(np.stack([best, worse, trade_off, noisy]))
+    assert shares[1] == 0 and 0 < shares[3] < 1
+    assert front_shares(np.stack([best, worse, trade_off])).tolist() == [1, 0, 1]
+
+
+def test_confidence_regions_cover_the_means_as_often_as_they_say() -> None:
+    rng, covered = np.random.default_rng(0), []
+    means = np.array([[0.0, 0.0], [1.0, -1.0], [2.0, 0.5]])
+    for _ in range(300):
+        own = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 2]], (3, 8)).transpose(0, 2, 1)
+        values = means[:, :, None] + own + 20 * rng.normal(size=(2, 8))  # the last: what the starts have in common
+        outlines = regions(values)
+        assert outlines is not None
+        # Relative to the trials' centre, which the starts in common move.
+        centre, found = means.mean(0), values.mean((0, 2))
+        covered += [_inside(o - found, m - centre) for o, m in zip(outlines, means, strict=True)]
+    assert 0.91 < np.mean(covered) < 0.98
+    assert regions(values[:, :, :2]) is None and regions(values[:1]) is None
+
+
+def _inside(outline: np.ndarray, point: np.ndarray) -> bool:
+    sides = np.diff(outline, axis=0)
+    to = point - outline[:-1]
+    return bool(
+        (sides[:, 0] * to[:, 1] - sides[:, 1] * to[:, 0] >= 0).all()
+        or (sides[:, 0] * to[:, 1] - sides[:, 1] * to[:, 0] <= 0).all()
+    )
+
+
 def test_table_and_picture(tmp_path: Path) -> None:
     trials = [
-        {"trial": name, "settings": {"a": v}, "objectives": {"x": v, "y": 1 - v}, "front": v > 0.3, "chosen": v == 0.5}
+        {
+            "trial": name,
+            "settings": {"a": v},
+            "objectives": {"x": v, "y": 1 - v},
+            "by_start": {"x": [v - 0.1, v, v + 0.1], "y": [1 - v, 1.1 - v, 0.9 - v]},
+            "front": v > 0.3,
+            "front_share": v,
+            "chosen": v == 0.5,
+        }
         for name, v in (("p", 0.2), ("q", 0.5), ("r", 0.9))
     ]
     rows = table(trials, ["a"], ["x", "y"]).splitlines()
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["r", "q", "p"]
-    assert "chosen" in rows[3] and "50.00" in rows[3]
+    assert "chosen" in rows[3] and "50.00" in rows[3] and "50 %" in rows[3]
     draw(trials, ["x", "y"], tmp_path / "two.png", "title")
     draw(trials, ["x"], tmp_path / "one.png", "title")
     assert (tmp_path / "two.png").stat().st_size > 5000 < (tmp_path / "one.png").stat().st_size
