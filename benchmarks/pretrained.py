@@ -31,6 +31,8 @@ SEEDS = 20  # of the comparison
 def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seeds: int = SEEDS) -> None:
     """Train, average, compare on the bundled sets, write the policy with its figures."""
     folders = [out / f"seed{seed}" for seed in range(training_seeds)]
+    if not any(setting.startswith("policy.initial=") for setting in settings):
+        settings = ["policy.initial=badge", *settings]  # not from the file that this command replaces
     sets = [part for setting in settings for part in ("--set", setting)]
     for seed, folder in enumerate(folders):
         if not (folder / "learning_curve.png").is_file():

@@ -50,6 +50,8 @@ class PolicyCard:
     training_seconds: float | None = None  # wall clock of the iterations
     figures: dict[str, Any] = field(default_factory=dict)  # of a policy that ships: by data set, what it reached there
     parents: list[dict[str, Any]] = field(default_factory=list)  # of an average: what its parts say about themselves
+    # The sources that the policy was trained on which training started from, as in `trained_on`.
+    pretrained_on: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_policy(selector: Selector, card: PolicyCard, folder: str | Path) -> Path:
@@ -140,7 +142,8 @@ def _read_card(file: Path, trust: bool) -> tuple[SelectorConfig, PolicyCard, boo
     known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
     known["candidates"] = asdict(typed(CandidateConfig, known["candidates"]))
     card = typed(PolicyCard, known)
-    typed(list[_Source], card.trained_on)
+    for sources in (card.trained_on, card.pretrained_on):
+        typed(list[_Source], sources)
     trusted = trust or is_signed(_imported(raw["selector"]), raw.get("signature"))
     with names_of(file, trusted):
         return typed(SelectorConfig, raw["selector"]), card, trusted

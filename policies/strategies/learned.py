@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.candidates import CandidateConfig, offer
 from envs.round import Round
 from policies.selector import Selector, SelectorConfig
+from policies.start import initial_selector
 
 
 class Learned:
@@ -34,7 +35,7 @@ class Learned:
 @lru_cache(maxsize=1)
 def _hand_tuned() -> Learned:
     config = SelectorConfig(features=("margin", "density"), initial="hand_tuned")
-    return Learned(Selector(config), CandidateConfig())
+    return Learned(initial_selector(config), CandidateConfig())
 
 
 def hand_tuned(round_: Round, batch_size: int) -> Tensor:

@@ -11,7 +11,8 @@ from envs.sources import open_dataset
 from evaluation.comparison import CompareConfig, _open, compare
 from evaluation.provenance import origin_notes
 from policies.policy_file import PolicyCard, save_policy
-from policies.selector import Selector, SelectorConfig
+from policies.selector import SelectorConfig
+from policies.start import initial_selector
 from run import main
 
 DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
@@ -22,7 +23,7 @@ def policies(tmp_path: Path) -> tuple[str, str]:
     """Two policies that differ."""
     chosen = (tmp_path / "one", tmp_path / "two")
     for folder, initial in zip(chosen, ("hand_tuned", "badge"), strict=True):
-        save_policy(Selector(SelectorConfig(features=("margin",), initial=initial)), PolicyCard(), folder)
+        save_policy(initial_selector(SelectorConfig(features=("margin",), initial=initial)), PolicyCard(), folder)
     return str(chosen[0]), str(chosen[1])
 
 

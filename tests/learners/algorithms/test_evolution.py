@@ -31,6 +31,7 @@ from learners.training import train
 from policies.averaging import EXPORT_NORM
 from policies.policy_file import PolicyCard, load_policy
 from policies.selector import Selector, SelectorConfig
+from policies.start import initial_selector
 from policies.strategies.learned import Learned
 from tests.support.evolution import DATASET, FAMILY, SMALL, settings
 from tests.support.training import command
@@ -191,7 +192,7 @@ def test_run_folder_and_card(trained):
     assert rows[0]["aulc_minus/initial"] == 0
     assert f"source_aulc/{FAMILY}" in rows[0] and "source_aulc/synthetic" in rows[0]
     selector, card = load_policy(trained)
-    assert not torch.equal(selector.weights, Selector(selector.config).weights)
+    assert not torch.equal(selector.weights, initial_selector(selector.config).weights)
     assert card.algorithm == "evolution" and card.seed == 0
     assert card.episodes == 3 * 2 * 3 * (4 + 2)  # generations, sources, starts, population with mean and initial
     pool, drawn = card.trained_on

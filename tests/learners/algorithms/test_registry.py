@@ -16,7 +16,7 @@ from learners.algorithms.config import LearnerConfig
 from learners.settings import TrainConfig, build, merge, parse_overrides
 from learners.training import opened, policy_card, train
 from policies.policy_file import load_policy
-from policies.selector import Selector
+from policies.start import initial_selector
 from tests.support.training import DATASET, SMALL
 
 # All that a stranger has to write.
@@ -73,7 +73,7 @@ def test_settings_alone_import_no_ray(without_ray: Callable[..., str]) -> None:
 def test_an_algorithm_of_a_stranger_trains_and_resumes(own: str, tmp_path: Path) -> None:
     config = settings(algorithm=f"{own}:Steady", learner={"iterations": 2})
     out = tmp_path / "run"
-    initial = Selector(config.policy).weights
+    initial = initial_selector(config.policy).weights
     train(config, out)
     selector, card = load_policy(out)
     torch.testing.assert_close(selector.weights, initial + 2)
