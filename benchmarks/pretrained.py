@@ -45,7 +45,7 @@ def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seed
     averaged = save_policy(selector, card, out / "averaged")
     run(
         *["compare", "--dataset", ",".join(BUNDLED), "--policy", str(averaged), "--seeds", str(seeds)],
-        *["--strategies", "random,badge", "--out", str(out / "comparison")],
+        *["--strategies", "random,badge", "--without-pretrained", "--out", str(out / "comparison")],
     )
     figures = {
         name: {

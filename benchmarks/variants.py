@@ -134,7 +134,7 @@ def main() -> None:
     named = [part for folder in folders.values() for part in ("--policy", f"{folder.name}={folder}")]
     run(
         *["compare", "--dataset", args.dataset, *named, "--strategies", "badge", "--seeds", str(args.seeds)],
-        *["--out", str(args.out / "comparison")],
+        *["--without-pretrained", "--out", str(args.out / "comparison")],
     )
     comparison = read_summary(args.out / "comparison" / "summary.json")
     print(table([*comparison.datasets.values()], variants, args.training_seeds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,6 +100,16 @@ def pretrained_policy() -> Path:
             f"The policy that comes with this package is missing: no {WEIGHTS_FILE} and {CARD_FILE} in {PRETRAINED}. "
             "Install the package again, or name a policy of your own."
         ) from None
+
+
+def same_weights(path: str | Path, other: str | Path) -> bool:
+    """Whether two policies' weights are the same, byte by byte.
+
+    Raises:
+        PolicyError: where one of them is not there.
+    """
+    first, second = (find_policy(p) / WEIGHTS_FILE for p in (path, other))
+    return filecmp.cmp(first, second, shallow=False)
 
 
 def load_policy(path: str | Path, trust: bool = False) -> tuple[Selector, PolicyCard]:

@@ -135,6 +135,20 @@ def test_evolution_finds_the_feature_that_matters(monkeypatch):
     assert trainer.selector().weights.norm().item() == pytest.approx(EXPORT_NORM)
 
 
+def test_a_resumed_search_goes_on_from_where_it_began_whatever_ships_now(tmp_path, monkeypatch):
+    monkeypatch.setattr(evolution, "play_population", planted)
+    config = settings((DATASET,), evolution={"population": 4})
+    first = EvolutionTrainer(config, card_of(config))
+    first.step()
+    first.save(str(tmp_path))
+    badge = SelectorConfig(initial="badge")
+    monkeypatch.setattr(evolution, "initial_selector", lambda _: initial_selector(badge))
+    second = EvolutionTrainer(config, card_of(config))
+    second.restore(tmp_path)
+    assert first.step()[0] == second.step()[0]
+    assert torch.equal(first.selector().weights, second.selector().weights)
+
+
 def test_search_depends_on_its_seed_and_on_what_it_was_told_alone():
     def search(seed: int, disturb: bool) -> np.ndarray:
         found = Search(np.zeros(6), 0.5, 8, seed)
