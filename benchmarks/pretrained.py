@@ -32,7 +32,8 @@ def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seed
     """Train, average, compare on the bundled sets, write the policy with its figures."""
     folders = [out / f"seed{seed}" for seed in range(training_seeds)]
     if not any(setting.startswith("policy.initial=") for setting in settings):
-        settings = ["policy.initial=badge", *settings]  # not from the file that this command replaces
+        # Not from the file that this command replaces, and therefore with wide steps.
+        settings = ["policy.initial=badge", "evolution.sigma0=0.5", *settings]
     sets = [part for setting in settings for part in ("--set", setting)]
     for seed, folder in enumerate(folders):
         if not (folder / "learning_curve.png").is_file():

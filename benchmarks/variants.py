@@ -76,7 +76,8 @@ def train(variant: str, seed: int, generations: int, folder: Path) -> None:
     else:
         trainer, sources = "evolution", BUNDLED + FAMILIES
         own = [f"evolution.generations={generations}", "evolution.starts=1"]
-    chosen = ["policy.initial=badge", *settings(variant), *own]  # the policy that ships has all default features
+    # From BADGE: the policy that ships has all default features.
+    chosen = ["policy.initial=badge", "evolution.sigma0=0.5", *settings(variant), *own]
     run(
         *["train", "--algorithm", trainer, "--dataset", ",".join(sources), "--minutes", "600"],
         *["--num-env-runners", "0", "--seed", str(seed), "--out", str(folder), *resume],

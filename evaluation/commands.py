@@ -141,7 +141,8 @@ def _leave_one_out(args: argparse.Namespace) -> int:
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 
     # The policy that ships has seen data sets that may be left out here.
-    training: dict[str, Any] = {"algorithm": "evolution", "policy": {"initial": "badge"}}
+    start: dict[str, Any] = {"policy": {"initial": "badge"}, "evolution": {"sigma0": 0.5}}
+    training: dict[str, Any] = {"algorithm": "evolution"} | start
     if args.config is not None:
         training = merge(training, read_yaml(args.config))
     training = merge(training, parse_overrides(args.set))

@@ -51,7 +51,7 @@ SMALL = [
 
 def config(datasets: tuple[str, ...] = SOURCES, training: dict | None = None, **changes) -> LeaveOneOutConfig:
     base = {"datasets": list(datasets), "algorithm": "evolution", "resources": {"num_env_runners": 0}}
-    base["policy"] = {"initial": "badge"}
+    base |= {"policy": {"initial": "badge"}, "evolution": {"sigma0": 0.5}}  # as the command has it
     settings = merge(merge(parse_overrides(SMALL), base), training or {})
     return LeaveOneOutConfig(
         build(TrainConfig, settings), **({"seeds": 2, "strategies": ("random", "badge")} | changes)
@@ -258,6 +258,7 @@ def test_trainings_start_from_a_policy_that_has_seen_nothing(tmp_path, monkeypat
         with pytest.raises(ZeroDivisionError):
             main(arguments(tmp_path / "out", *words))
     assert [config.training.policy.initial for config in seen] == ["badge", "badge", "zero"]
+    assert {config.training.evolution.sigma0 for config in seen} == {0.5}
 
 
 def test_time_before_an_interruption_counts(tmp_path):
