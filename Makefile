@@ -32,7 +32,8 @@ libraries: .libraries/installed
 		stable-baselines3==2.9.2 sb3-contrib==2.9.2 torchrl==0.14.1
 	@touch $@
 
-# Train on emoji for three minutes, then compare on rows and seeds that training never saw.
+# Train on emoji for three minutes from the policy that ships, then compare the two, and others, on rows and seeds that
+# training never saw.
 demo: install
 	rm -rf runs/demo
 	$(BIN)/python run.py train --dataset emoji --out runs/demo --minutes 3

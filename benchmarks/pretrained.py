@@ -39,6 +39,9 @@ SEEDS = 20  # of the comparison
 def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seeds: int = SEEDS) -> None:
     """Train, average, compare on the bundled sets, write the policy with its figures."""
     folders = [out / f"seed{seed}" for seed in range(training_seeds)]
+    if not any(setting.startswith("policy.initial=") for setting in settings):
+        # Not from the file that this command replaces, and therefore with wide steps.
+        settings = ["policy.initial=badge", "evolution.sigma0=0.5", *settings]
     sets = [part for setting in settings for part in ("--set", setting)]
     for seed, folder in enumerate(folders):
         if not (folder / "learning_curve.png").is_file():
@@ -51,7 +54,7 @@ def make(out: Path, policy: Path, training_seeds: int, settings: list[str], seed
     averaged = save_policy(selector, card, out / "averaged")
     run(
         *["compare", "--dataset", ",".join(BUNDLED), "--policy", str(averaged), "--seeds", str(seeds)],
-        *["--strategies", "random,badge", "--out", str(out / "comparison")],
+        *["--strategies", "random,badge", "--without-pretrained", "--out", str(out / "comparison")],
     )
     figures = {
         name: {

@@ -25,15 +25,16 @@ def results(datasets: list[str], out: Path, seeds: int) -> dict[str, Summary]:
         for name, preset in PRESETS.items():
             folder = out / f"{dataset}-{name}"
             if not (folder / "learning_curve.png").is_file():
+                # From BADGE: what training on this data alone is worth.
                 run(
                     *["train", "--dataset", dataset, "--preset", preset, "--minutes", "10", "--seed", "0"],
-                    *["--out", str(folder)],
+                    *["--set", "policy.initial=badge", "--out", str(folder)],
                 )
     policies = [part for name in PRESETS for part in ("--policy", f"{name}={out}/{{dataset}}-{name}")]
     compared = out / "comparison"
     run(
         *["compare", "--dataset", ",".join(datasets), *policies, "--strategies", "all", "--seeds", str(seeds)],
-        *["--out", str(compared)],
+        *["--without-pretrained", "--out", str(compared)],
     )
     return read_summary(compared / "summary.json").datasets
 

@@ -22,13 +22,14 @@ from envs.models.frozen.fitting import CPU_BLOCK
 from envs.models.frozen.trainer import FrozenConfig, FrozenTrainer
 from envs.multimodal_al import EnvConfig, VectorMultimodalALEnv
 from policies.selector import Selector, SelectorConfig
+from policies.start import initial_selector
 
 SIZES = (1, 8, 32)
 
 
 def rounds_per_second(dataset: str, sizes: tuple[int, ...], repeats: int) -> dict[int, list[float]]:
     """Episodes in lockstep -> rounds per second, one figure per repeat."""
-    selector = Selector(SelectorConfig())
+    selector = initial_selector(SelectorConfig())
     environments = {
         e: VectorMultimodalALEnv(EnvConfig(datasets=(dataset,), copies=min(e, 16)), num_envs=e) for e in sizes
     }

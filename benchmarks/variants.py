@@ -76,7 +76,8 @@ def train(variant: str, seed: int, generations: int, folder: Path) -> None:
     else:
         trainer, sources = "evolution", BUNDLED + FAMILIES
         own = [f"evolution.generations={generations}", "evolution.starts=1"]
-    chosen = [*settings(variant), *own]
+    # From BADGE: the policy that ships has all default features.
+    chosen = ["policy.initial=badge", "evolution.sigma0=0.5", *settings(variant), *own]
     run(
         *["train", "--algorithm", trainer, "--dataset", ",".join(sources), "--minutes", "600"],
         *["--num-env-runners", "0", "--seed", str(seed), "--out", str(folder), *resume],
@@ -134,7 +135,7 @@ def main() -> None:
     named = [part for folder in folders.values() for part in ("--policy", f"{folder.name}={folder}")]
     run(
         *["compare", "--dataset", args.dataset, *named, "--strategies", "badge", "--seeds", str(args.seeds)],
-        *["--out", str(args.out / "comparison")],
+        *["--without-pretrained", "--out", str(args.out / "comparison")],
     )
     comparison = read_summary(args.out / "comparison" / "summary.json")
     print(table([*comparison.datasets.values()], variants, args.training_seeds))

@@ -49,6 +49,11 @@ def add_commands(commands: Any) -> None:
         help="run or policy folder; the first is called 'learned'; {dataset} stands for each data set; repeatable. "
         "Default: the policy that comes with this package; none: strategies only",
     )
+    compare.add_argument(
+        "--without-pretrained",
+        action="store_true",
+        help="leave out the policy that comes with this package, which otherwise plays beside --policy as 'pretrained'",
+    )
     compare.add_field("--seeds", type=int, metavar="N")
     compare.add_argument("--out", required=True, metavar="DIR", help="folder for the report and what it rests on")
     compare.add_field("--strategies", metavar="A,B,...|all")
@@ -107,13 +112,13 @@ def _compare(args: argparse.Namespace) -> int:
         datasets=split_names(args.dataset),
         seeds=args.seeds,
         strategies=_names(args.strategies),
-        policies=_named_policies(args.policy) if args.policy else None,
+        policies=_compared_policies(args) if args.policy else None,
         workers=args.workers,
     )
     settings = merge(settings, flags)
     config = build(CompareConfig, settings)
     if "policies" not in settings:
-        config = replace(config, policies=(("learned", str(_pretrained())),))
+        config = replace(config, policies=(("learned", str(_pretrained("--policy none compares strategies only"))),))
     try:
         summary = compare(config, args.out)
     except KeyboardInterrupt:
@@ -137,7 +142,9 @@ def _leave_one_out(args: argparse.Namespace) -> int:
     from evaluation.leave_one_out.table import text
     from learners.settings import TrainConfig, build, merge, parse_overrides, read_yaml
 
-    training: dict[str, Any] = {"algorithm": "evolution"}
+    # The policy that ships has seen data sets that may be left out here.
+    start: dict[str, Any] = {"policy": {"initial": "badge"}, "evolution": {"sigma0": 0.5}}
+    training: dict[str, Any] = {"algorithm": "evolution"} | start
     if args.config is not None:
         training = merge(training, read_yaml(args.config))
     training = merge(training, parse_overrides(args.set))
@@ -176,13 +183,28 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     return tuple(split_list(given)) if given is not None else None
 
 
-def _pretrained() -> Path:
+def _pretrained(otherwise: str) -> Path:
     from policies.policy_file import pretrained_policy
 
     try:
         return pretrained_policy()
     except PolicyError as error:
-        raise PolicyError(f"{error} --policy DIR names one; --policy none compares strategies only.") from None
+        raise PolicyError(f"{error} --policy DIR names one; {otherwise}.") from None
+
+
+def _compared_policies(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """The policies that --policy names, and the one that ships where it is none of them."""
+    from evaluation.summary import PRETRAINED
+    from policies.policy_file import same_weights
+
+    named = _named_policies(args.policy)
+    if args.without_pretrained or not named or any(name == PRETRAINED for name, _ in named):
+        return named
+    pretrained = _pretrained("--without-pretrained leaves it out")
+    # Where a path has a place for each data set's name, no one policy is meant.
+    if any("{dataset}" not in path and same_weights(path, pretrained) for _, path in named):
+        return named
+    return [*named, (PRETRAINED, str(pretrained))]
 
 
 def _named_policies(given: list[str]) -> list[tuple[str, str]]:

@@ -29,9 +29,16 @@ from evaluation.playing import call_with_simulation, play_on, rehearse
 from evaluation.report.write import write_report
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from evaluation.runs import Played, Runs, check_pairing
-from evaluation.summary import Comparison
+from evaluation.summary import PRETRAINED, Comparison
 from learners.run_folder import RunFolder
-from policies.policy_file import WEIGHTS_FILE, PolicyCard, find_policy, load_policy
+from policies.policy_file import (
+    WEIGHTS_FILE,
+    PolicyCard,
+    find_policy,
+    load_policy,
+    pretrained_policy,
+    same_weights,
+)
 from policies.strategies import STRATEGIES, Strategy, get_strategy
 from policies.strategies.learned import Learned
 from runtime.cluster import local_ray
@@ -172,6 +179,11 @@ def _enter_policies(config: CompareConfig, dataset: str) -> dict[str, _Entrant]:
     entrants = {}
     for name, path in config.policies:
         folder = find_policy(path.replace("{dataset}", dataset))
+        if name == PRETRAINED and not same_weights(folder, pretrained_policy()):
+            raise ConfigError(
+                f"'{PRETRAINED}' is what the policy that ships is called, and {folder} is another one; give it another "
+                "name: --policy NAME=DIR."
+            )
         selector, card = load_policy(folder)
         sha256 = provenance.file_hash(folder / WEIGHTS_FILE)
         description = describe_policy(sha256, asdict(selector.config), asdict(card.candidates))

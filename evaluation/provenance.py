@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from policies.policy_file import PolicyCard
 
 
 def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:
-    """A note on each policy: what it was trained on, and whether that was this data set."""
+    """A note on each policy: what it was trained on, and whether that, or what it started from, was this data set."""
     notes = []
     for name, card in cards.items():
         sources = card.trained_on
@@ -32,17 +32,25 @@ def origin_notes(pool: Pool, cards: Mapping[str, PolicyCard]) -> list[str]:
                 f"Policy '{name}' was trained on '{pool.name}'. The comparison runs on rows that its "
                 "training never saw: the evaluation half to pick from, the test rows to score."
             )
+        elif any(s.get("fingerprint") == pool.fingerprint for s in card.pretrained_on):
+            notes.append(
+                f"Policy '{name}' was trained on {_names(sources)}, from a policy that had been trained on "
+                f"'{pool.name}', too. The comparison runs on rows that neither training saw."
+            )
         elif any(s.get("name") == pool.name for s in sources):
             notes.append(
                 f"Policy '{name}' was trained on another version of '{pool.name}' (its fingerprint differs): "
                 "rows of this comparison may have been among its training rows."
             )
         elif sources:
-            origin = ", ".join(dict.fromkeys(str(s.get("name", "?")) for s in sources))
-            notes.append(f"Policy '{name}' was trained on {origin}, not on '{pool.name}'.")
+            notes.append(f"Policy '{name}' was trained on {_names(sources)}, not on '{pool.name}'.")
         else:
             notes.append(f"The card of policy '{name}' does not say what it was trained on.")
     return notes
+
+
+def _names(sources: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(str(s.get("name", "?")) for s in sources))
 
 
 def versions() -> dict[str, str]:

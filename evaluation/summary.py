@@ -15,6 +15,7 @@ from evaluation.statistics import MeanInterval, Pair
 T = TypeVar("T")
 
 REFERENCE = "random"
+PRETRAINED = "pretrained"  # the policy that ships, where it plays beside another
 SEPARATOR = "_vs_"  # between two strategies in a key of summary.json; nothing is looked up by such a key
 
 

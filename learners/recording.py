@@ -73,8 +73,8 @@ class RunRecorder:
         self._board.iteration(iteration, figures)
         self._board.histograms(iteration, self._trainer.histograms)
 
-    def say(self, iteration: int, figures: dict[str, float], minutes: float, last: bool) -> None:
-        """Show an iteration's line."""
+    def say(self, iteration: int, figures: dict[str, float], minutes: float, last: bool, note: str = "") -> None:
+        """Show an iteration's line, with a note at its end."""
         gains = "  ".join(
             f"{100 * value:+.2f} vs {name.removeprefix('aulc_minus/')}"
             for name, value in figures.items()
@@ -83,7 +83,7 @@ class RunRecorder:
         trainer = self._trainer
         self._progress.say(
             f"iteration {iteration}/{trainer.config.iterations}  {trainer.card.episodes} episodes  {minutes:.1f} min  "
-            f"AULC {100 * figures['aulc']:.2f}  {gains}",
+            f"AULC {100 * figures['aulc']:.2f}  {gains}{note}",
             last=last,
         )
 

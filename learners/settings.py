@@ -60,7 +60,8 @@ class TrainConfig(Section, prefix=""):
 
     datasets: tuple[str, ...] = ("emoji",)  # names or paths
     seed: Annotated[int, Ge(0), Help("decides starts and draws")] = 0
-    minutes: Annotated[float, Gt(0), Help("stop after the iteration in which they run out")] = 10.0
+    # At least LEAST_ITERATIONS of learners.training are played.
+    minutes: Annotated[float, Gt(0), Help("of training; the iteration in which they run out is the last")] = 10.0
     preset: str = "default"
     algorithm: Annotated[str, Help("reinforce, ppo, appo, evolution, or module:Class of your own")] = "reinforce"
     starts: Annotated[int, Ge(1)] = 64  # distinct episode starts per data set

@@ -28,6 +28,7 @@ from learners.run_folder import RunFolder
 from learners.settings import TrainConfig, build, merge, read_yaml, to_yaml
 from learners.storage import RunCopy
 from policies.policy_file import PolicyCard
+from policies.start import describe_start, seen_before
 from policies.strategies import get_strategy
 from runtime.cluster import check_gpus, faults_in_words, local_ray
 from runtime.progress import Progress
@@ -35,6 +36,7 @@ from runtime.signals import stop_requested
 
 # What a run that is resumed may be given anew: how long it trains, and what it occupies.
 FREE = ("minutes", "resources.", "learner.iterations", "evolution.generations")
+LEAST_ITERATIONS = 3  # of a run, even where its minutes are over before: fewer teach a policy next to nothing
 PACKAGES = ("ray", "torch", "gymnasium", "numpy", "cma")
 
 
@@ -107,7 +109,8 @@ def _work(
     try:
         if held is None:
             _check_vacant(run)  # another run may have begun and ended since
-        print(*describe(config, [size_of(pool, config) for pool in pools]), sep="\n", flush=True)
+        lines = [*describe(config, [size_of(pool, config) for pool in pools]), describe_start(config.policy)]
+        print(*lines, sep="\n", flush=True)
         alone = not (config.trainer.needs_ray or config.resources.num_env_runners)
         cluster = nullcontext() if alone else local_ray(config.resources.processes)
         with cluster, stop_requested() as stopping, faults_in_words(run.root):
@@ -185,6 +188,7 @@ def policy_card(config: TrainConfig, pools: Sequence[Pool]) -> PolicyCard:
         candidates=config.candidates,
         trained_on=sources,
         labels_used=sum(s["labels"] for s in sources),
+        pretrained_on=seen_before(config.policy),
         seed=config.seed,
         preset=config.preset,
         versions={p: version(p) for p in PACKAGES},
@@ -200,7 +204,7 @@ def _train(
     copy: RunCopy | None,
     trust: bool,
 ) -> Path:
-    progress, clock = Progress(), time.monotonic()
+    progress = Progress()
     checkpoint = next(iter(reversed(run.finished_checkpoints())), None)
     done = int(checkpoint.name) if checkpoint else 0
     trainer = config.trainer(config, card, done, progress.say)
@@ -208,12 +212,14 @@ def _train(
     iteration, minutes = done, 0.0
 
     def over() -> bool:
-        return iteration >= config.iterations or minutes >= config.minutes or stopping.is_set()
+        enough = minutes >= config.minutes and iteration >= LEAST_ITERATIONS
+        return enough or iteration >= config.iterations or stopping.is_set()
 
     try:
         if checkpoint is not None:
             trainer.restore(checkpoint)
         with closing(RunRecorder(trainer, run, progress, copy)) as recorder:
+            clock = time.monotonic()  # training alone: Ray has started, and the baselines have been played
             while not over():
                 began = time.monotonic()
                 stepped = trainer.step()
@@ -224,7 +230,9 @@ def _train(
                 iteration += 1
                 figures = recorder.keep(iteration, *stepped, seconds=ended - began)
                 recorder.show(iteration, figures)
-                recorder.say(iteration, figures, minutes, last=over())
+                late = minutes >= config.minutes and not over()
+                note = f"  time is over: up to iteration {LEAST_ITERATIONS}" if late else ""
+                recorder.say(iteration, figures, minutes, last=over(), note=note)
                 recorder.send()
             recorder.conclude(iteration)
     finally:

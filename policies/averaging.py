@@ -76,11 +76,13 @@ def _card_of_average(cards: Sequence[PolicyCard]) -> PolicyCard:
             sources.append(dict(source))
         else:  # other pools of it
             family["labels"] = family.get("labels", 0) + source.get("labels", 0)
+    before = [source for card in cards for source in card.pretrained_on]
     presets = {card.preset for card in cards}
     seeds = {card.seed for card in cards}
     return PolicyCard(
         candidates=cards[0].candidates,
         trained_on=sources,
+        pretrained_on=[source for i, source in enumerate(before) if source not in before[:i]],
         labels_used=sum(source.get("labels", 0) for source in sources),
         episodes=sum(card.episodes for card in cards),
         seed=seeds.pop() if len(seeds) == 1 else None,

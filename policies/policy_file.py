@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ class PolicyCard:
     training_seconds: float | None = None  # wall clock of the iterations
     figures: dict[str, Any] = field(default_factory=dict)  # of a policy that ships: by data set, what it reached there
     parents: list[dict[str, Any]] = field(default_factory=list)  # of an average: what its parts say about themselves
+    # The sources that the policy was trained on which training started from, as in `trained_on`.
+    pretrained_on: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_policy(selector: Selector, card: PolicyCard, folder: str | Path) -> Path:
@@ -99,6 +102,16 @@ def pretrained_policy() -> Path:
         ) from None
 
 
+def same_weights(path: str | Path, other: str | Path) -> bool:
+    """Whether two policies' weights are the same, byte by byte.
+
+    Raises:
+        PolicyError: where one of them is not there.
+    """
+    first, second = (find_policy(p) / WEIGHTS_FILE for p in (path, other))
+    return filecmp.cmp(first, second, shallow=False)
+
+
 def load_policy(path: str | Path, trust: bool = False) -> tuple[Selector, PolicyCard]:
     """Read a policy.
 
@@ -140,7 +153,8 @@ def _read_card(file: Path, trust: bool) -> tuple[SelectorConfig, PolicyCard, boo
     known = {k: raw[k] for k in PolicyCard.__dataclass_fields__ if k in raw}
     known["candidates"] = asdict(typed(CandidateConfig, known["candidates"]))
     card = typed(PolicyCard, known)
-    typed(list[_Source], card.trained_on)
+    for sources in (card.trained_on, card.pretrained_on):
+        typed(list[_Source], sources)
     trusted = trust or is_signed(_imported(raw["selector"]), raw.get("signature"))
     with names_of(file, trusted):
         return typed(SelectorConfig, raw["selector"]), card, trusted

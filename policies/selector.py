@@ -19,17 +19,7 @@ from policies.ordered_draw import draw, log_probability
 
 SHORTLIST = 16  # candidates a pick, best before the first, among which greedy batches are picked
 CPU_ROWS = 32  # whose log-probability a processor computes together: their features should stay in its cache
-# (weight at the start, change over the episode) by feature; unnamed features start at 0.
-INITIAL_WEIGHTS: dict[str, dict[str, tuple[float, float]]] = {
-    "badge": {"gradient_distance": (1.0, 0.0)},
-    "hand_tuned": {
-        "margin": (1.0, 0.0),
-        "density": (2.0, -2.0),
-        "gradient_distance": (1.0, 0.0),
-        "batch_distance": (2.0, -2.0),
-    },
-    "zero": {},
-}
+STARTS = ("pretrained", "badge", "hand_tuned", "zero")  # where training may start; `policies.start` knows the weights
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class SelectorConfig(Section, prefix="policy."):
     batch_features: tuple[str, ...] = DEFAULT_BATCH_FEATURES  # recomputed at every pick
     linear: bool = True  # weights on features x (1, state)
     state: tuple[str, ...] = ("progress",)  # entries of the state by which linear weights change
-    initial: Annotated[str, OneOf(INITIAL_WEIGHTS)] = "badge"  # where the linear weights start
+    initial: Annotated[str, OneOf(STARTS)] = "pretrained"  # where training starts: by default, from the one that ships
     mlp: tuple[int, ...] = ()  # hidden units of an MLP over candidate features and state; none without any
 
     def __post_init__(self) -> None:
@@ -67,7 +57,8 @@ class SelectorConfig(Section, prefix="policy."):
 class Selector(nn.Module):
     """Utilities u = (A + B s) . features, plus an MLP's residual over static features and state.
 
-    s are the entries of the state that the configuration names: the progress t/T, by default.
+    s are the entries of the state that the configuration names: the progress t/T, by default. All linear weights are 0
+    until a file or `policies.start` fills them.
 
     Args:
         config: which features, which parts.
@@ -79,12 +70,6 @@ class Selector(nn.Module):
         self.names = config.features + config.batch_features
         if config.linear:
             self.weights = nn.Parameter(torch.zeros(len(self.names), 1 + len(config.state)))
-            start = INITIAL_WEIGHTS[config.initial]
-            with torch.no_grad():
-                for i, name in enumerate(self.names):
-                    self.weights[i, 0], change = start.get(name, (0.0, 0.0))
-                    if "progress" in config.state:
-                        self.weights[i, 1 + config.state.index("progress")] = change
         self.mlp: nn.Sequential | None = None
         if config.mlp:
             layers: list[nn.Module] = []

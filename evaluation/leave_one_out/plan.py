@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from envs.sources import absolute_name, draw_from_family, is_family, open_datase
 from evaluation.comparison import FIRST_SEED, CompareConfig
 from learners.run_folder import RunFolder
 from learners.settings import TrainConfig
+from policies.start import seen_before
 
 STRATEGIES = ("random", "margin", "badge", "bmmal", "hand_tuned")
 LEAST_SOURCES = 3  # fewer targets say nothing about the next one
@@ -186,6 +187,7 @@ def _check_same(plan: dict[str, Any], file: Path) -> None:
 def make_plan(config: LeaveOneOutConfig) -> Plan:
     """Open every source and draw the trainings."""
     sources = name_sources(config.training.datasets, config.training.protocol)
+    _check_unseen(sources, seen_before(config.training.policy))
     names = [source.name for source in sources]
     trainings = plan_trainings(names, config.training.seed, config.training_seeds, config.splits)
     plan = Plan(config, sources, trainings)
@@ -197,6 +199,18 @@ def make_plan(config: LeaveOneOutConfig) -> Plan:
                 "leave this budget out."
             )
     return plan
+
+
+def _check_unseen(sources: Sequence[Source], seen: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError where the policy that trainings start from has seen a target."""
+    fingerprints = {source.get("fingerprint") for source in seen} - {""}
+    drawn = any(not source.get("fingerprint") for source in seen)
+    known = [s.name for s in sources if s.fingerprint in fingerprints or (drawn and is_family(s.trains))]
+    if known:
+        raise ConfigError(
+            f"policy.initial is 'pretrained', and the policy that ships has seen {', '.join(known)}: no result on what "
+            "it has seen is one on data that is new. Set policy.initial=badge, or leave these data sets away."
+        )
 
 
 def name_sources(datasets: Sequence[str], protocol: ProtocolConfig) -> list[Source]:

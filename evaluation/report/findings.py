@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluation import statistics
 from evaluation.report.formats import p_value
 from evaluation.statistics import Pair
-from evaluation.summary import REFERENCE, Summary
+from evaluation.summary import PRETRAINED, REFERENCE, Summary
 
 
 def protocol_line(summary: Summary) -> str:
@@ -34,10 +34,22 @@ def headline(summary: Summary, dataset: str) -> str:
     elif several:
         second += ", the strongest of the others,"
     side = "above" if pair.mean >= 0 else "below"
+    return f"On {dataset}, {first} is {side} {second} by {_by(pair)}: {_meaning(pair)}."
+
+
+def training_gain(summary: Summary) -> str:
+    """One sentence: the judged policy minus the one that ships; "" where these two were not compared."""
+    pair = summary.judged and summary.pair(summary.judged, PRETRAINED)
+    if not pair:
+        return ""
+    return f"What training added: {pair.first} minus the policy that ships is {_by(pair)}: {_meaning(pair)}."
+
+
+def _by(pair: Pair) -> str:
     by = f"{100 * pair.mean:+.2f} points of AULC"
     if pair.ci95 is not None:
         by += f" [{100 * pair.ci95[0]:+.2f}, {100 * pair.ci95[1]:+.2f}]"
-    return f"On {dataset}, {first} is {side} {second} by {by}: {_meaning(pair)}."
+    return by
 
 
 def _meaning(pair: Pair) -> str:
@@ -97,7 +109,12 @@ def training_note(summary: Summary) -> str:
     # Pools that are drawn from a family have no fingerprint, and their labels cost nothing.
     generated = sum(source.get("labels", 0) for source in facts.get("trained_on", ()) if not source.get("fingerprint"))
     beside = f", and at {generated:,} of generated pools" if generated else ""
-    return f"Training '{name}' looked at {used - generated:,} labels{beside}."
+    known = dict.fromkeys(
+        str(source.get("name", "?")) if source.get("fingerprint") else "generated pools"
+        for source in facts.get("pretrained_on", ())
+    )
+    start = f" It started from a policy that was trained on {', '.join(known)}." if known else ""
+    return f"Training '{name}' looked at {used - generated:,} labels{beside}.{start}"
 
 
 def across_line(summaries: Sequence[Summary]) -> str:

@@ -24,6 +24,7 @@ from evaluation.report.findings import (
     headline,
     headline_pair,
     protocol_line,
+    training_gain,
     training_note,
 )
 from evaluation.report.gallery import has_gallery, make_gallery
@@ -173,6 +174,7 @@ def _sentences(shown: _DataSet) -> dict[str, Any]:
     return {
         "headline": headline(s, shown.name),
         "verdict": _verdict(s),
+        "training_gain": training_gain(s),
         "findings": findings(s, shown.brief),
         "cautions": cautions(s),
         "training_note": training_note(s),

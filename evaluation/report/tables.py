@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluation.report.findings import across_line, cautions, findings, headline, protocol_line, training_note
+from evaluation.report.findings import (
+    across_line,
+    cautions,
+    findings,
+    headline,
+    protocol_line,
+    training_gain,
+    training_note,
+)
 from evaluation.report.formats import (
     WIDTH,
     difference,
@@ -247,7 +255,7 @@ def text_table(comparison: Comparison) -> str:
 
 
 def _one_text(summary: Summary, name: str) -> str:
-    sentences = [headline(summary, name), *cautions(summary), training_note(summary)]
+    sentences = [headline(summary, name), *cautions(summary), training_note(summary), training_gain(summary)]
     lines = [*wrapped(f"{name}: {protocol_line(summary)}"), "", overview(summary, 12).text(), ""]
     legend = wrapped(" ".join(_legend(summary)))
     return "\n".join([*lines, *legend, "", *(line for s in sentences for line in wrapped(s))])
@@ -267,7 +275,7 @@ def markdown(comparison: Comparison) -> str:
 
 def _one_markdown(s: Summary, name: str) -> list[str]:
     parts = [f"## {escape(name)}", "", f"{escape(headline(s, name))} {protocol_line(s)}.", ""]
-    sentences = (*findings(s), *cautions(s), training_note(s), *s.facts["notes"])
+    sentences = (training_gain(s), *findings(s), *cautions(s), training_note(s), *s.facts["notes"])
     parts += [f"{escape(sentence)}\n" for sentence in sentences if sentence]
     tables = (overview(s), further_pairs(s), saving(s), balance(s), cost(s), policies(s))
     parts += [t.markdown() for t in tables if t]

@@ -16,6 +16,7 @@ import numpy as np
 
 from policies.policy_file import PolicyCard, load_policy, save_policy
 from policies.selector import Selector
+from policies.start import initial_selector
 
 if TYPE_CHECKING:
     from learners.settings import TrainConfig
@@ -88,7 +89,7 @@ class Trainer:
     @cached_property
     def policy(self) -> Selector:
         """The policy in training, at first with its initial weights."""
-        return Selector(self.config.policy)
+        return initial_selector(self.config.policy)
 
     def step(self) -> tuple[dict[str, float], dict[str, float]] | None:
         """One iteration.

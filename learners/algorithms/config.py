@@ -49,8 +49,9 @@ class EvolutionConfig(Section, prefix="evolution."):
     generations: Annotated[int, Ge(1)] = 1000  # at most; `minutes` may end training earlier
     population: Annotated[int, Ge(4)] = 16  # P, weight vectors tried in a generation
     starts: Annotated[int, Ge(1)] = 2  # S, starts per source and generation; each is played by the whole population
-    # Standard deviation of the first generation around the policy's initial weights.
-    sigma0: Annotated[float, Gt(0), Finite()] = 0.5
+    # Standard deviation of the first generation around the policy's initial weights: so small that it does not leave
+    # what the policy that ships has learned.
+    sigma0: Annotated[float, Gt(0), Finite()] = 0.2
     vary_protocol: bool = False  # draw initial labels, batch size and rounds anew for each generation and source
     # Play also on so many pools made of each data set's rows (envs.pools.oversampling), as large as a budget takes.
     oversample: Annotated[int, Ge(0)] = 0

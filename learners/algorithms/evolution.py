@@ -37,6 +37,7 @@ from learners.algorithms.population import (
 from policies.averaging import rescaled
 from policies.policy_file import PolicyCard
 from policies.selector import Selector
+from policies.start import initial_selector
 from runtime.array_store import ArrayStore
 from runtime.tasks import Workers, in_parallel, remote_task
 
@@ -174,9 +175,10 @@ class EvolutionTrainer(Trainer):
 
     def __init__(self, config: TrainConfig, card: PolicyCard, done: int = 0, say: Say = silent):
         super().__init__(config, card, done, say)
-        self._shape = tuple(Selector(config.policy).weights.shape)
-        self._initial = Selector(config.policy).weights.detach().double().numpy().reshape(-1)
-        self._search = self._new_search()
+        weights = initial_selector(config.policy).weights.detach()
+        self._shape = tuple(weights.shape)
+        self._initial = weights.double().numpy().reshape(-1)
+        self._search = self._new_search(self._initial)
         self._players = Players(config.resources)
         self._kept = {i: self._open(i, 0) for i, name in enumerate(config.datasets) if not is_family(name)}
         names = unique_names([source["name"] for source in card.trained_on])
@@ -185,9 +187,9 @@ class EvolutionTrainer(Trainer):
             for k in range(1, config.evolution.oversample + 1):
                 self._grounds.append(_Ground(f"{names[n]}, oversampled {k}", n, oversampled=k))
 
-    def _new_search(self) -> Search:
+    def _new_search(self, initial: np.ndarray) -> Search:
         evolution = self.config.evolution
-        return Search(self._initial, evolution.sigma0, evolution.population, self.config.seed)
+        return Search(initial, evolution.sigma0, evolution.population, self.config.seed)
 
     def _open(self, number: int, generation: int) -> _Opened:
         rng = stream(self.config.seed, "evolution: pools", generation, number)
@@ -283,7 +285,8 @@ class EvolutionTrainer(Trainer):
         """Write what was told; what was asked follows from it and from the seed."""
         told = np.reshape(self._search.told, (-1, self.config.evolution.population))
         labels = np.array([source["labels"] for source in self.card.trained_on], np.int64)
-        ArrayStore(folder).put(_STATE, {"told": told, "mean": self._search.mean, "labels": labels})
+        arrays = {"told": told, "mean": self._search.mean, "labels": labels, "initial": self._initial}
+        ArrayStore(folder).put(_STATE, arrays)
 
     def restore(self, checkpoint: Path) -> None:
         """Search again as far as a checkpoint goes, without playing.
@@ -295,8 +298,10 @@ class EvolutionTrainer(Trainer):
         again = "Delete that folder and --resume again to go on from the one before it."
         if state is None or not {"told", "mean", "labels"} <= state.keys():
             raise PolicyError(f"The checkpoint {checkpoint} cannot be read. {again}")
-        search = self._new_search()
+        # As it was when the run began: another version may ship another policy. Earlier checkpoints do not hold it.
+        initial = state.get("initial", self._initial)
         try:
+            search = self._new_search(initial.reshape(self._initial.shape))
             for fitness in state["told"]:
                 search.ask()
                 search.tell(fitness)
@@ -309,7 +314,7 @@ class EvolutionTrainer(Trainer):
                 f"The checkpoint {checkpoint} does not lead to the weights that it names: it belongs to other "
                 f"settings or to another version of cma or numpy. Train into a new --out."
             )
-        self._search = search
+        self._search, self._initial = search, initial
         for source, labels in sources:
             source["labels"] = labels
         self.card.labels_used = sum(source["labels"] for source in self.card.trained_on)

@@ -10,7 +10,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
-from policies.selector import Selector, SelectorConfig
+from policies.selector import SelectorConfig
+from policies.start import initial_selector
 
 GRADIENT = "action_logp_gradient"  # column: of each batch's log-probability in the linear weights
 PICKED = "picked_features"  # column: static features of each pick
@@ -26,7 +27,7 @@ class SelectorModule(TorchRLModule):
     @override(TorchRLModule)
     def setup(self) -> None:
         config: SelectorConfig = self.model_config["selector"]
-        self.selector = Selector(config)
+        self.selector = initial_selector(config)
         self.batch_size: int = self.model_config["batch_size"]
         self.gradients: bool = self.model_config["gradients"]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.candidates import CandidateConfig, offer
 from envs.round import Round
 from policies.selector import Selector, SelectorConfig
+from policies.start import initial_selector
 
 
 class Learned:
@@ -35,7 +36,7 @@ class Learned:
 def _hand_tuned() -> Learned:
     batch_features = ("gradient_distance", "batch_distance")
     config = SelectorConfig(("margin", "density"), batch_features, initial="hand_tuned")
-    return Learned(Selector(config), CandidateConfig())
+    return Learned(initial_selector(config), CandidateConfig())
 
 
 def hand_tuned(round_: Round, batch_size: int) -> Tensor:

@@ -23,7 +23,8 @@ from evaluation.provenance import origin_notes
 from evaluation.report.tables import text_table
 from evaluation.summary import Comparison
 from policies.policy_file import PolicyCard, save_policy
-from policies.selector import Selector, SelectorConfig
+from policies.selector import SelectorConfig
+from policies.start import initial_selector
 from policies.strategies import STRATEGIES as REGISTERED
 from policies.strategies import get_strategy
 from tests.support.comparison import (
@@ -47,7 +48,9 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, str],
     card = PolicyCard(trained_on=[{"name": "synthetic", "fingerprint": fingerprint}], labels_used=123)
     chosen = []
     for name, initial in (("learned", "hand_tuned"), ("other", "badge")):
-        save_policy(Selector(SelectorConfig(features=("margin", "density"), initial=initial)), card, folder / name)
+        save_policy(
+            initial_selector(SelectorConfig(features=("margin", "density"), initial=initial)), card, folder / name
+        )
         chosen.append((name, str(folder / name)))
     return tuple(chosen)
 
@@ -211,7 +214,7 @@ def test_a_policy_with_unknown_features_is_refused(policies: tuple, tmp_path: Pa
 
 def test_every_data_set_may_have_its_own_policy(tmp_path: Path) -> None:
     for dataset, initial in (("emoji", "badge"), ("watch", "zero")):
-        selector = Selector(SelectorConfig(features=("margin",), initial=initial))
+        selector = initial_selector(SelectorConfig(features=("margin",), initial=initial))
         save_policy(selector, PolicyCard(), tmp_path / dataset / "trained")
     chosen = config(policies=(("learned", f"{tmp_path}/{{dataset}}/trained"),))
     emoji, watch = (_enter_policies(chosen, dataset)["learned"] for dataset in ("emoji", "watch"))

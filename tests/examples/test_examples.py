@@ -23,6 +23,7 @@ from learners.training import train
 from policies.batch_features import BatchAware
 from policies.policy_file import load_policy
 from policies.selector import Selector, SelectorConfig
+from policies.start import initial_selector
 from tests.support.observations import random_observation
 from tests.support.paths import ROOT
 from tests.support.training import DATASET, RUN, SMALL
@@ -95,7 +96,7 @@ def test_the_algorithm_keeps_what_earned_more(capsys: pytest.CaptureFixture, tmp
     train(config, part, resume=True)
     weights = [load_policy(folder)[0].weights for folder in (tmp_path / "whole", part)]
     torch.testing.assert_close(*weights)  # an interruption changes nothing
-    assert not torch.equal(weights[0], Selector(config.policy).weights)
+    assert not torch.equal(weights[0], initial_selector(config.policy).weights)
 
 
 def test_every_example_is_run_and_named_in_the_readme() -> None:

@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from policies.policy_file import load_policy
-from policies.selector import Selector
+from policies.start import initial_selector
 from tests.support.training import DATASET, history, run_here, train_command
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -75,7 +75,7 @@ def test_same_seed_same_weights(folders, name, again):
     first, second, other_seed = (load_policy(folders[n])[0] for n in (name, again, "other"))
     assert torch.equal(first.weights, second.weights)
     assert not torch.equal(first.weights, other_seed.weights)
-    assert not torch.equal(first.weights, Selector(first.config).weights)  # it has learned something
+    assert not torch.equal(first.weights, initial_selector(first.config).weights)  # it has learned something
 
 
 def test_several_data_sets_with_other_modalities_and_classes(tmp_path):

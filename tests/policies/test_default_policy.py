@@ -11,7 +11,8 @@ from envs.sources import open_dataset
 from evaluation.comparison import CompareConfig, _open, compare
 from evaluation.provenance import origin_notes
 from policies.policy_file import PolicyCard, save_policy
-from policies.selector import Selector, SelectorConfig
+from policies.selector import SelectorConfig
+from policies.start import initial_selector
 from run import main
 
 DATASET = "synthetic:samples=400,classes=4,modalities=2,dim=8,seed=1"
@@ -22,7 +23,7 @@ def policies(tmp_path: Path) -> tuple[str, str]:
     """Two policies that differ."""
     chosen = (tmp_path / "one", tmp_path / "two")
     for folder, initial in zip(chosen, ("hand_tuned", "badge"), strict=True):
-        save_policy(Selector(SelectorConfig(features=("margin",), initial=initial)), PolicyCard(), folder)
+        save_policy(initial_selector(SelectorConfig(features=("margin",), initial=initial)), PolicyCard(), folder)
     return str(chosen[0]), str(chosen[1])
 
 
@@ -50,15 +51,40 @@ def test_without_a_policy_the_one_of_the_package_is_taken(
     assert run() == ["learned"]
     assert compared[-1].policies == (("learned", policies[0]),)
     assert run("--policy", "none") == []
-    assert run("--policy", policies[1]) == ["learned"]
+    assert run("--policy", policies[1]) == ["learned", "pretrained"]
+    assert compared[-1].policies[1] == ("pretrained", policies[0])
+    assert run("--policy", policies[1], "--without-pretrained") == ["learned"]
+    assert run("--policy", policies[0]) == ["learned"]  # that is the one
+    assert run("--policy", policies[1], "--policy", policies[0]) == ["learned", "one"]
+    assert run("--policy", str(tmp_path / "{dataset}")) == ["learned", "pretrained"]
     (tmp_path / "settings.yaml").write_text(f"policies: [[mine, {policies[1]}]]")
     assert run("--config", str(tmp_path / "settings.yaml")) == ["mine"]
-    for arguments, says in ((("none", "x"), "'none' stands for no policy"), ((), "--policy none compares strategies")):
+    for arguments, says in (
+        (("none", "x"), "'none' stands for no policy"),
+        ((), "--policy none compares strategies"),
+        ((policies[1],), "--without-pretrained leaves it out"),
+    ):
         monkeypatch.setattr("policies.policy_file.PRETRAINED", tmp_path / "nothing")
         more = [part for path in arguments for part in ("--policy", path)]
         assert main(["compare", "--dataset", DATASET, "--out", str(tmp_path / "out"), *more]) == 2
         message = capsys.readouterr().err.strip().splitlines()[-1]
         assert message.startswith("error: ") and says in message
+
+
+def test_no_other_policy_goes_by_the_name_of_the_one_that_ships(policies: tuple, tmp_path: Path) -> None:
+    chosen = CompareConfig((DATASET,), policies=(("pretrained", policies[0]),))
+    with pytest.raises(
+        ConfigError, match=r"'pretrained' is what the policy that ships is called, and .*one is another"
+    ):
+        compare(chosen, tmp_path / "out")
+
+
+def test_what_training_started_from_is_no_stranger_either() -> None:
+    pool = open_dataset(DATASET)
+    seen = [{"name": "synthetic", "fingerprint": pool.fingerprint}]
+    card = PolicyCard(trained_on=[{"name": "emoji", "fingerprint": "other"}], pretrained_on=seen)
+    (note,) = origin_notes(pool, {"learned": card})
+    assert note.startswith("Policy 'learned' was trained on emoji, from a policy that had been trained on 'synthetic'")
 
 
 def test_a_source_of_an_average_that_is_compared_on_is_named() -> None:

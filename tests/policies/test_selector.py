@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from envs.candidates import DEFAULT_FEATURES, CandidateConfig, offer
+from envs.candidates import CandidateConfig, offer
 from envs.errors import ConfigError
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
 from policies.selector import SHORTLIST, Selector, SelectorConfig
+from policies.start import initial_selector
 from tests.support.observations import FEW, generator, random_observation, random_selector
 
 checked = settings(deadline=None, max_examples=25)
@@ -51,7 +52,7 @@ def test_weights_may_change_with_other_entries_of_the_state() -> None:
 
 def test_started_at_badge_the_second_pick_follows_squared_distances() -> None:
     observation = random_observation(1, rows=1)
-    selector = Selector(SelectorConfig(features=FEW, initial="badge"))
+    selector = initial_selector(SelectorConfig(features=FEW, initial="badge"))
     valid = observation["valid"][0].bool()
     first = 2
     others = [k for k in valid.nonzero()[:, 0].tolist() if k != first]
@@ -71,7 +72,7 @@ def test_started_at_badge_the_picks_are_those_of_badge_itself(pool, begin) -> No
     """On sketches: D^2 sampling's first pick, the largest gradient, is greedy's as well."""
     _, round_ = begin(pool, (0, 1, 2, 3))
     offered = offer(round_, 4, CandidateConfig())
-    picks = Selector(SelectorConfig()).select(offered.observation(), 4)
+    picks = initial_selector(SelectorConfig(initial="badge")).select(offered.observation(), 4)
     assert torch.equal(picks[:, 0], offered.gradient.half().float().square().sum(2).argmax(1))
 
 
@@ -199,16 +200,6 @@ def test_many_rows_are_replayed_in_blocks_as_they_would_be_alone() -> None:
         torch.testing.assert_close(together[row : row + 1], alone)
     together[33].backward()
     assert selector.weights.grad.abs().sum() > 0
-
-
-def test_hand_tuned_weights_move_from_dense_to_uncertain() -> None:
-    config = SelectorConfig(initial="hand_tuned")
-    named = Selector(config).named_weights()
-    assert named["density"] + named["density*progress"] == 0.0
-    assert named["density"] == named["batch_distance"] == 2.0
-    assert named["margin"] == named["gradient_distance"] == 1.0
-    assert sum(v != 0 for v in named.values()) == 6
-    assert len(named) == 2 * len(DEFAULT_FEATURES + DEFAULT_BATCH_FEATURES)
 
 
 @pytest.mark.parametrize(

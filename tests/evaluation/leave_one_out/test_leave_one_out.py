@@ -52,6 +52,7 @@ SMALL = [
 
 def config(datasets: tuple[str, ...] = SOURCES, training: dict | None = None, **changes) -> LeaveOneOutConfig:
     base = {"datasets": list(datasets), "algorithm": "evolution", "resources": {"num_env_runners": 0}}
+    base |= {"policy": {"initial": "badge"}, "evolution": {"sigma0": 0.5}}  # as the command has it
     settings = merge(merge(parse_overrides(SMALL), base), training or {})
     return LeaveOneOutConfig(
         build(TrainConfig, settings), **({"seeds": 2, "strategies": ("random", "badge")} | changes)
@@ -276,6 +277,16 @@ def test_splits_interrupted_twice_equal_uninterrupted(tmp_path, capsys):
     assert uninterrupted.splits == 2 and "a random half of the sources" in text(uninterrupted)
 
 
+def test_trainings_start_from_a_policy_that_has_seen_nothing(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("evaluation.leave_one_out.run.leave_one_out", lambda config, out: seen.append(config) or 1 / 0)
+    for words in ((), ("--set", "policy.state=[]"), ("--set", "policy.initial=zero")):
+        with pytest.raises(ZeroDivisionError):
+            main(arguments(tmp_path / "out", *words))
+    assert [config.training.policy.initial for config in seen] == ["badge", "badge", "zero"]
+    assert {config.training.evolution.sigma0 for config in seen} == {0.5}
+
+
 def test_time_before_an_interruption_counts(tmp_path):
     out = tmp_path / "out"
     leave_one_out(config(training_seeds=1), out, quiet)
@@ -340,6 +351,8 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         (SOURCES, ("--seeds", "0"), "seeds is 0"),
         (SOURCES, ("--strategies", "random,bagde"), "'badge'"),
         (SOURCES, ("--set", "policy.mlp=[4]"), "policy.mlp is [4]"),
+        (SOURCES, ("--set", "policy.initial=pretrained"), "has seen family-samples-classes-noise: no result"),
+        (("emoji", FIRST, SECOND), ("--set", "policy.initial=pretrained"), "has seen emoji: no result"),
         (SOURCES, ("--set", "evolution.sigma=1"), "Did you mean 'sigma0'"),
         (SOURCES, ("--set", "protocol.rounds=90"), "The budget of 276 labels"),
         (SOURCES, ("--budgets", "20,10"), "The budget '20' cannot be read; write INITIAL+ROUNDSxBATCH"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -16,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from envs.errors import ConfigError
 from evaluation.report import tables
-from evaluation.report.findings import cautions, findings, headline, training_note
+from evaluation.report.findings import cautions, findings, headline, training_gain, training_note
 from evaluation.report.formats import WIDTH
 from evaluation.report.gallery import PER_ROUND, PICTURE_LIMIT, TEXT_LENGTH, make_gallery
+from evaluation.report.page import render_page
 from evaluation.report.tables import text_table
 from evaluation.report.write import file_names, write_report
 from evaluation.runs import Played
@@ -132,6 +134,29 @@ def test_labels_of_generated_pools_are_told_apart() -> None:
     assert note == "Training 'learned' looked at 600 labels, and at 2,400 of generated pools."
     assert training_note(with_card(labels_used=600, trained_on=sources[:1])).endswith("looked at 600 labels.")
     assert training_note(summarise(played(policies=()))) == ""
+
+
+def test_what_training_started_from_is_said() -> None:
+    sources = [{"name": "emoji", "fingerprint": "ab"}, *({"name": f"family{n}", "fingerprint": ""} for n in range(2))]
+    note = training_note(with_card(labels_used=600, trained_on=[], pretrained_on=sources))
+    assert note.endswith("600 labels. It started from a policy that was trained on emoji, generated pools.")
+
+
+def test_what_training_added_is_the_difference_to_the_policy_that_ships() -> None:
+    gains = {"learned": 0.1, "pretrained": 0.05, "random": 0.0}
+    toy = make_played(make_pool(), gains, ("learned", "pretrained"), seeds=12)
+    comparison = summarise_all([toy])
+    summary = comparison.datasets["toy"]
+    pair = summary.pair("learned", "pretrained")
+    sentence = training_gain(summary)
+    assert pair.mean > 0.02
+    assert f"learned minus the policy that ships is {100 * pair.mean:+.2f} points of AULC [" in sentence
+    assert "a significant difference" in sentence
+    assert sentence in " ".join(text_table(comparison).split())
+    assert sentence in tables.markdown(comparison)
+    assert sentence in html.unescape(render_page([toy], comparison))
+    assert training_gain(summarise(played(policies=("learned",)))) == ""
+    assert training_gain(summarise(played(policies=()))) == ""
 
 
 def test_headline_says_what_the_test_says() -> None:

@@ -31,6 +31,7 @@ from learners.training import train
 from policies.averaging import EXPORT_NORM
 from policies.policy_file import PolicyCard, load_policy
 from policies.selector import Selector, SelectorConfig
+from policies.start import initial_selector
 from policies.strategies.learned import Learned
 from tests.support.evolution import DATASET, FAMILY, SMALL, settings
 from tests.support.training import command
@@ -136,6 +137,20 @@ def test_evolution_finds_the_feature_that_matters(monkeypatch):
     assert trainer.selector().weights.norm().item() == pytest.approx(EXPORT_NORM)
 
 
+def test_a_resumed_search_goes_on_from_where_it_began_whatever_ships_now(tmp_path, monkeypatch):
+    monkeypatch.setattr(evolution, "play_population", planted)
+    config = settings((DATASET,), evolution={"population": 4})
+    first = EvolutionTrainer(config, card_of(config))
+    first.step()
+    first.save(str(tmp_path))
+    badge = SelectorConfig(initial="badge")
+    monkeypatch.setattr(evolution, "initial_selector", lambda _: initial_selector(badge))
+    second = EvolutionTrainer(config, card_of(config))
+    second.restore(tmp_path)
+    assert first.step()[0] == second.step()[0]
+    assert torch.equal(first.selector().weights, second.selector().weights)
+
+
 def test_search_depends_on_its_seed_and_on_what_it_was_told_alone():
     def search(seed: int, disturb: bool) -> np.ndarray:
         found = Search(np.zeros(6), 0.5, 8, seed)
@@ -196,7 +211,7 @@ def test_run_folder_and_card(trained):
     assert rows[0]["aulc_minus/initial"] == 0
     assert {f"source_aulc/{name}" for name in (FAMILY, "synthetic", "synthetic, oversampled 1")} <= rows[0].keys()
     selector, card = load_policy(trained)
-    assert not torch.equal(selector.weights, Selector(selector.config).weights)
+    assert not torch.equal(selector.weights, initial_selector(selector.config).weights)
     assert card.algorithm == "evolution" and card.seed == 0
     assert card.episodes == 3 * 3 * 3 * (4 + 2)  # generations, grounds, starts, population with mean and initial
     pool, drawn = card.trained_on

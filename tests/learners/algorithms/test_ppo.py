@@ -20,7 +20,7 @@ from learners.algorithms.ppo import PPO, PPOConfig, proximal_loss
 from learners.settings import TrainConfig, build
 from policies.ordered_draw import log_probability
 from policies.policy_file import load_policy
-from policies.selector import Selector
+from policies.start import initial_selector
 from tests.support.training import DATASET, go_on_to, history, run_here, train_command
 
 OTHER = "synthetic:samples=300,classes=4,modalities=1,dim=5,seed=2"
@@ -108,7 +108,7 @@ def test_ppo_learns_from_two_sources_repeats_and_resumes(tmp_path: Path) -> None
     assert all(run_here(train_command(tmp_path / name, *ppo)) == 0 for name in names)
     (selector, card), (again, _) = (load_policy(tmp_path / name) for name in names)
     assert torch.equal(selector.weights, again.weights)
-    assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01
+    assert (selector.weights - initial_selector(selector.config).weights).abs().max() > 0.01
     assert card.algorithm == "ppo" and card.episodes == 24 and card.training_seconds > 0
     rows = history(tmp_path / "first")
     for row in rows:
@@ -133,7 +133,7 @@ def test_appo_learns_from_runners_that_never_wait(tmp_path: Path) -> None:
     assert run_here([*train_command(out, "--algorithm", "appo"), "--num-env-runners", "1"]) == 0
     selector, card = load_policy(out)
     assert card.algorithm == "appo" and card.episodes == 24
-    assert (selector.weights - Selector(selector.config).weights).abs().max() > 0.01
+    assert (selector.weights - initial_selector(selector.config).weights).abs().max() > 0.01
     behind = [row["learner/updates_behind"] for row in history(out)]
     assert behind[0] == 0 and all(0 < updates <= 2 for updates in behind[1:])
     # One step an iteration: what the learner replays first is what was drawn, and later rows come from older weights.

@@ -14,9 +14,9 @@ from learners.algorithms import ALGORITHMS, get_algorithm
 from learners.algorithms.base import Trainer
 from learners.algorithms.config import LearnerConfig
 from learners.settings import TrainConfig, build, merge, parse_overrides
-from learners.training import opened, policy_card, train
+from learners.training import LEAST_ITERATIONS, opened, policy_card, train
 from policies.policy_file import load_policy
-from policies.selector import Selector
+from policies.start import initial_selector
 from tests.support.training import DATASET, SMALL
 
 # All that a stranger has to write.
@@ -73,7 +73,7 @@ def test_settings_alone_import_no_ray(without_ray: Callable[..., str]) -> None:
 def test_an_algorithm_of_a_stranger_trains_and_resumes(own: str, tmp_path: Path) -> None:
     config = settings(algorithm=f"{own}:Steady", learner={"iterations": 2})
     out = tmp_path / "run"
-    initial = Selector(config.policy).weights
+    initial = initial_selector(config.policy).weights
     train(config, out)
     selector, card = load_policy(out)
     torch.testing.assert_close(selector.weights, initial + 2)
@@ -82,6 +82,32 @@ def test_an_algorithm_of_a_stranger_trains_and_resumes(own: str, tmp_path: Path)
     file.write_text(file.read_text().replace("iterations: 2", "iterations: 3"))
     train(config, out, resume=True)
     torch.testing.assert_close(load_policy(out)[0].weights, initial + 3)
+
+
+@pytest.mark.parametrize(("minutes", "played"), [(1e-9, LEAST_ITERATIONS), (0.25, 5), (60.0, 8)])
+def test_minutes_are_those_of_training_and_leave_time_for_some_iterations(
+    minutes: float, played: int, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """An iteration takes 3 s here; opening the run takes an hour, which does not count."""
+    now = [0.0]
+
+    class Timed(get_algorithm(f"{own}:Steady")):
+        def __init__(self, *arguments, **named) -> None:
+            now[0] += 3600
+            super().__init__(*arguments, **named)
+
+        def step(self):
+            now[0] += 3
+            return super().step()
+
+    monkeypatch.setattr("learners.training.time.monotonic", lambda: now[0])
+    monkeypatch.setitem(ALGORITHMS, "timed", Timed)
+    out = tmp_path / "run"
+    train(settings(algorithm="timed", minutes=minutes, learner={"iterations": 8}), out)
+    assert len((out / "history.jsonl").read_text().splitlines()) == played
+    said = capsys.readouterr().out
+    assert ("time is over" in said) == (minutes < 0.1)
+    assert "start      the policy that ships" in said
 
 
 def test_a_checkpoint_belongs_to_what_it_was_written_after(own: str, tmp_path: Path) -> None:
