@@ -52,6 +52,11 @@ def preload(folder: Path) -> None:
         ["ask", plain],
         ["undo", plain],
     ]
+    load(commands)
+
+
+def load(commands: Sequence[Sequence[str]]) -> None:
+    """Run commands here, so that what they load on first use is loaded in all children from now on."""
     for arguments in commands:
         with contextlib.redirect_stdout(io.StringIO()):
             if _main(arguments) != 0:
@@ -104,6 +109,10 @@ class Running:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def end(self) -> Outcome:
         """Wait until it has ended."""
