@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from envs.errors import DataError, nearest, shorten
 from envs.files import new_folder
 from envs.origin import refuse_links_out
+from envs.parquet import ParquetTable
 from envs.pools import checks, classes, media
 from envs.pools.checks import UNKNOWN
 from envs.pools.pool import Pool
@@ -135,10 +136,10 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             raise DataError(f"{file.name} has shape {list(x.shape)}, not [N, {shorten(entry['dim'])}].")
         features[modality] = x
     with reading("samples.parquet"):
-        rows = pq.ParquetFile(folder / "samples.parquet").metadata.num_rows
-        if any(len(x) != rows for x in features.values()):  # before all of them are read
-            raise DataError(f"samples.parquet has {rows:,} rows, and the features have {len(x):,}.")
-        table = pq.read_table(folder / "samples.parquet").to_pydict()
+        stored = ParquetTable(folder / "samples.parquet")
+        if any(len(x) != stored.num_rows for x in features.values()):  # before all of them are read
+            raise DataError(f"samples.parquet has {stored.num_rows:,} rows, and the features have {len(x):,}.")
+        table = stored.read()
     needed = {"id", "label"} | {f"present_{m}" for m in features}
     if needed - set(table):
         raise DataError(f"samples.parquet lacks {', '.join(sorted(needed - set(table)))}.")

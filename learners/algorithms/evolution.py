@@ -23,10 +23,11 @@ from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import Start, partition
 from envs.randomness import start_seed, stream
+from envs.reading import read_arrays, reading
 from envs.simulation import ProtocolConfig
 from envs.source import open_source, training_starts, training_trainer
 from envs.sources import is_family
-from learners.algorithms.base import Say, Trainer, silent
+from learners.algorithms.base import UNREADABLE, Say, Trainer, silent
 from learners.algorithms.population import (
     Arena,
     draw_protocol,
@@ -266,10 +267,10 @@ class EvolutionTrainer(Trainer):
         Raises:
             PolicyError: where it cannot be read, or leads elsewhere.
         """
-        state = ArrayStore(checkpoint).get(_STATE)
-        again = "Delete that folder and --resume again to go on from the one before it."
-        if state is None or not {"told", "mean", "labels"} <= state.keys():
-            raise PolicyError(f"The checkpoint {checkpoint} cannot be read. {again}")
+        with reading(checkpoint, UNREADABLE, PolicyError):
+            state = read_arrays(ArrayStore(checkpoint).path(_STATE))
+            if lacks := {"told", "mean", "labels"} - state.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(lacks))}")
         search = self._new_search()
         try:
             for fitness in state["told"]:
