@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +98,7 @@ def _read_evolution(folder: Path) -> Any:
     return trainer.selector().named_weights(), trainer.card.labels_used
 
 
+@cache  # restoring puts all of its state in place of what was there
 def _trainer() -> EvolutionTrainer:
     return EvolutionTrainer(_ALONE, policy_card(_ALONE, opened(_ALONE)))
 

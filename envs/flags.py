@@ -93,17 +93,19 @@ def _repeats(action: argparse.Action) -> bool:
     return action.default == []  # what `action="append"` begins with, here and throughout
 
 
-def split_list(text: str) -> list[str]:
-    """The entries between commas; quotes hold one with a comma together, as in '"a, b.npz",c'.
+def split_list(text: str | None) -> tuple[str, ...]:
+    """The entries between commas; quotes hold one with a comma together, as in '"a, b.npz",c'. None: there are none.
 
     Raises:
         ConfigError: where an entry is empty.
     """
+    if text is None:
+        return ()
     try:
         (parts,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError):
         raise ConfigError(f"{text!r} cannot be read as a list; write A,B, and '\"A, or B\",C' for a comma.") from None
-    entries = [part.strip() for part in parts]
+    entries = tuple(part.strip() for part in parts)
     if not all(entries):
         raise ConfigError(f"{text!r} has an empty entry; write A,B (is a variable of the shell unset?).")
     return entries

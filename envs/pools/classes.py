@@ -40,10 +40,10 @@ _NOTHING = frozenset((
     *("notlabeled", "notlabelled", "notannotated", "nolabel", "tolabel", "todo", "tbd"),
 ))  # fmt: skip
 _SIGNS = re.compile(r"[-–—?._/\\*]+|#[A-ZÄÖÜ/0]+[!?]")  # signs alone, and the errors of a spreadsheet
-_TRUTH = (
-    ("false", "falsch", "faux", "falso", "onwaar", "falskt", "fałsz", "ложь", "epätosi", "hamis", "yanlış", "nepravda"),
-    ("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar", "sant", "prawda", "истина", "tosi", "igaz"),
-)  # as spreadsheets write them, in capitals
+# Truth values as spreadsheets of many languages write them, there in capitals.
+_FALSE = "false falsch faux falso onwaar falskt fałsz ложь epätosi hamis yanlış nepravda"
+_TRUE = "true wahr vrai verdadero verdadeiro vero waar sant prawda истина tosi igaz"
+TRUTH = dict.fromkeys(_FALSE.split(), False) | dict.fromkeys(_TRUE.split(), True)
 _MISREAD_UTF_8 = ("cp1252", "latin-1", "mac_roman", "cp850", "cp437", "cp1250", "cp1251", "gb18030", "shift_jis")
 _MISREAD = (
     *(("cp1252", "utf-8"), ("cp1252", "mac_roman"), ("mac_roman", "cp1252"), ("cp1252", "cp850"), ("cp850", "cp1252")),
@@ -132,7 +132,7 @@ def truth(name: str) -> bool | None:
     """The truth value that a table or a spreadsheet of any language writes like this; None: it is none."""
     low = name.casefold()
     plain = name == name.upper() or low in ("true", "false")  # other languages' words in small letters may be classes
-    return next((bool(value) for value in (0, 1) if plain and low in _TRUTH[value]), None)
+    return TRUTH.get(low) if plain else None
 
 
 class Vocabulary:

@@ -63,7 +63,7 @@ def load_pool(path: str | os.PathLike[str]) -> Pool:
     """Load a pool folder (features memory-mapped) or an ``.npz``.
 
     An ``.npz`` holds ``x_<modality>`` [N, D] and ``y`` [N] (whole numbers or strings; -1, NaN
-    or "" for unknown), and may hold ``split``, ``ids``, ``class_names``, ``group``, ``text``,
+    or "" for unknown; without it all are), and may hold ``split``, ``ids``, ``class_names``, ``group``, ``text``,
     ``picture`` (paths relative to the folder of the ``.npz``) and ``present_<modality>``
     (bool [N]). Whether the pictures exist is not checked.
 
@@ -190,8 +190,6 @@ def _read_npz(file: Path) -> dict[str, Any]:
     features = {key[2:]: x for key, x in arrays.items() if key.startswith("x_")}
     if not features:
         raise DataError(f"no array named x_<modality>; it holds {', '.join(arrays) or 'nothing'}.")
-    if "y" not in arrays:
-        raise DataError("no array named y (the labels; -1 where unknown).")
     known = {"y", "split", "ids", "class_names", "group", "text", "picture"}
     known |= {f"present_{m}" for m in features}
     extra = sorted(set(arrays) - known - {f"x_{m}" for m in features})
@@ -199,7 +197,8 @@ def _read_npz(file: Path) -> dict[str, Any]:
         if name.startswith("present_") or nearest(name, known):
             raise DataError(f"unknown array '{name}'.{nearest(name, known)}")
     n = len(next(iter(features.values())))
-    labels, class_names = _decode_labels(arrays["y"], arrays.get("class_names"))
+    y = arrays.get("y", np.full(n, UNKNOWN))
+    labels, class_names = _decode_labels(y, arrays.get("class_names"))
     present = [np.asarray(arrays.get(f"present_{m}", np.ones(n, bool))) for m in features]
     for modality, column in zip(features, present, strict=True):
         if column.shape != (n,):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, shorten
 from envs.files import write_text
 from envs.reading import parse_json, reading, reason, typed
 from labelling.answers import Answer
@@ -105,8 +105,10 @@ def linked(project: Project, url: str) -> int | None:
     with reading(file, "cannot be read ({reason}); delete it to begin a new project on the server"):
         link = parse_json(file.read_text("utf-8"))
         known, number = typed(str, link["url"]), typed(int, link["project"])
+        if number < 1:
+            raise ValueError(f"it names the project {shorten(number)}")
     if known != url.rstrip("/"):
-        raise ConfigError(f"{project.path} belongs to {known}, and not to {url}; delete {file} to move it.")
+        raise ConfigError(f"{project.path} belongs to {shorten(known)}, and not to {url}; delete {file} to move it.")
     return number
 
 

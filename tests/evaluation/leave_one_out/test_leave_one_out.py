@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, TrustError
 from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
 from evaluation.leave_one_out.plan import LeaveOneOutConfig, name_sources, plan_trainings
@@ -202,6 +203,19 @@ def test_again_nothing_is_done_again_and_strategies_may_grow(whole):
     for name, target in result.targets.items():
         assert again.targets[name].learned_minus["badge"] == target.learned_minus["badge"]
         assert "margin" in again.targets[name].learned_minus
+
+
+def test_trainings_of_somebody_else_take_a_word(whole, tmp_path):
+    """A folder from elsewhere, in which one training was interrupted and a link leads out."""
+    result, out, _ = whole
+    shutil.copytree(out, tmp_path / "out")
+    run = next(path.parent for path in sorted((tmp_path / "out" / "training").glob("*/finished")))
+    (run / "finished").unlink()
+    (run / "notes").symlink_to(tmp_path)
+    with pytest.raises(TrustError, match="is a link that leads out of"):
+        leave_one_out(config(), tmp_path / "out", quiet)
+    again = leave_one_out(config(), tmp_path / "out", quiet, trust=True)
+    assert again.over_targets == result.over_targets
 
 
 def wait_for(checkpoint: Path, alive: Callable[[], bool] = lambda: True) -> None:
