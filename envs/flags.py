@@ -11,6 +11,7 @@ from typing import Any
 
 from envs.errors import ConfigError
 from envs.fields import Declaration, declarations
+from envs.names import is_storable
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class CommandParser(argparse.ArgumentParser):
             if not word.strip() or (flag and equals and not value.strip()):
                 named = flag or before or "an argument"
                 self.error(f"{named} is empty; give it a value, or leave it out (is a variable of the shell unset?)")
+            if not is_storable(word):
+                self.error(f"{word!r} is no UTF-8, or holds half a character; rename what it names")
             if flag in single:
                 if id(single[flag]) in given:
                     self.error(f"{flag} is given twice; give it once")

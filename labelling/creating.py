@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from envs.errors import ConfigError, DataError, nearest, shown
 from envs.files import data_errors, is_taken, new_folder
+from envs.names import is_storable
 from envs.parquet import ParquetTable
 from envs.pools import Pool, checks, classes, media, save_pool
 from envs.reading import read_array, read_arrays, reading
@@ -55,13 +56,11 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     taken = f"{path} exists; choose another folder."
     if is_taken(path):
         raise DataError(taken)
+    _check_storable(f"{path}, {settings.name}", samples)
     policy = settings.policy
     if policy:
         load_policy(policy)
         settings = replace(settings, policy=POLICY)
-    for sample in samples.pool.ids.tolist():
-        if sample != sample.strip():
-            raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
     beginning = beginning_of(samples, settings)
     told, split = beginning.told, beginning.split
     settings = replace(settings, classes=beginning.fixed)
@@ -95,6 +94,21 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
             journal.append("told", files=[Path(samples.source).name], new_classes=new, labels=part, init=True)
             new = []
     return Project(path)
+
+
+def _check_storable(names: str, samples: Samples) -> None:
+    """Refuse what the files of a project cannot hold.
+
+    Args:
+        names: its folder and its name.
+    """
+    if not is_storable(names):
+        raise DataError(f"{names!r} is no UTF-8, or holds half a character; choose another name.")
+    for kind, values in samples.media.items():
+        checks.strings(kind, values)
+    for sample in samples.pool.ids.tolist():
+        if sample != sample.strip():
+            raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
 
 
 def beginning_of(samples: Samples, settings: Settings) -> Beginning:

@@ -88,7 +88,7 @@ def check_name(name: str) -> None:
     Raises:
         DataError: saying what to write.
     """
-    if not name or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+    if not name or not is_one_line(name):
         raise DataError(f"class {shown(name)}: a class needs a name in one line.")
     if len(name) > LONGEST_NAME:
         raise DataError(f"class {shown(name)} has {len(name):,} characters; at most {LONGEST_NAME} are possible.")
@@ -101,6 +101,11 @@ def check_name(name: str) -> None:
             f"class {shown(name)} is {shown(meant)} in UTF-8, read in another encoding; write {shown(meant)}, and "
             "open and save tables as 'CSV UTF-8'."
         )
+
+
+def is_one_line(name: str) -> bool:
+    """Whether a name holds neither ends of lines nor other signs for machines."""
+    return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)
 
 
 def _check_visible(name: str) -> None:
