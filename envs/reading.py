@@ -15,12 +15,12 @@ import re
 import struct
 import tokenize
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def typed(kind: type[T], content: Any) -> T:
         if unknown:
             raise ValueError(f"this version knows no {', '.join(map(shorten, sorted(unknown)))}")
     try:
-        return _adapter(kind).validate_json(json.dumps(content), strict=True)
+        return _adapter(cast(Hashable, kind)).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -130,7 +130,7 @@ def typed(kind: type[T], content: Any) -> T:
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def _adapter(kind: Hashable) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

@@ -27,6 +27,7 @@ from benchmarks.kill.found import Faults
 from benchmarks.kill.whole import halves
 
 MOMENT, STEP, SYNC, WRITE = WAYS = "at a moment", "at a step", "at a sync", "within a write"
+_MAXIMUM = 900.0  # seconds after which a command counts as one that hangs: a busy machine takes minutes to start Ray
 MOST_DEATHS = 6  # of one run; then it is left in peace
 _POOL = "synthetic:samples=300,classes=3,modalities=2,dim=6,seed=1"
 _PROTOCOL = {"protocol.initial_labels": 6, "protocol.batch_size": 3, "protocol.rounds": 2, "model.steps": 5}
@@ -161,7 +162,7 @@ class LongRuns:
             while time.monotonic() < end and process.runs():
                 time.sleep(0.002)
             process.kill()
-        outcome = process.end()
+        outcome = process.end(_MAXIMUM)
         if outcome.traceback or _BROKEN.search(outcome.said):
             self.faults.add("traceback", f"{name} ({outcome.status}): {outcome.said[-1500:]}")
         for half in halves(out, passing="tune"):  # Ray Tune's own state, some of it pickles named .json

@@ -143,7 +143,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     needed = {"id", "label"} | {f"present_{m}" for m in features}
     if needed - set(table):
         raise DataError(f"samples.parquet lacks {', '.join(sorted(needed - set(table)))}.")
-    fields = {
+    fields: dict[str, Any] = {
         "name": str(info["name"]),
         "features": features,
         "present": np.stack([np.asarray(table[f"present_{m}"]) for m in features], axis=1),

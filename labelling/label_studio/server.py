@@ -149,7 +149,7 @@ def _server(url: str) -> Iterator[Any]:
         hint = {
             401: f" Is {TOKEN} a personal access token of this server, and still valid?",
             404: f" Was the project deleted there? Then delete {_LINK} in the project's folder to begin a new one.",
-        }.get(error.status_code, "")
+        }.get(error.status_code or 0, "")
         body = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
         raise ConfigError(f"{url} answers {error.status_code}: {str(body)[:300].rstrip('.')}.{hint}") from None
     except httpx.HTTPError as error:
