@@ -55,7 +55,8 @@ check: install
 	$(BIN)/lint-imports pyproject.toml
 	$(BIN)/mypy
 
-# 1,000 deaths of labelling commands, full disks, I/O errors and, where this user may mount a disk, power cuts; minutes.
+# 1,000 deaths of labelling commands, full disks, I/O errors and, where this user may mount a disk, power cuts; deaths of
+# train, compare and tune. About twenty minutes.
 kill: install
 	$(BIN)/python -m benchmarks.kill
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.run_readers import LEFT, read_answer, read_link, write_link
 from envs.errors import DataError
 from envs.pools import load_pool, save_pool
 from envs.sources import open_dataset
@@ -24,7 +25,6 @@ from labelling.label_studio.tasks import make_tasks, read_export
 from labelling.model_file import load_model
 from labelling.project import Project, Settings
 from labelling.tables import read_rows
-from learners.run_folder import RunFolder
 from learners.settings import TrainConfig, build, merge, read_yaml, to_yaml
 from policies.averaging import average_policies
 from policies.policy_file import PRETRAINED, load_policy
@@ -56,10 +56,10 @@ def readers(folder: Path) -> dict[str, Reader]:
     _write_export(project, folder / "label studio")
     (folder / "settings").mkdir()
     (folder / "settings" / "s.yaml").write_text(to_yaml(TrainConfig()), encoding="utf-8")
-    run = RunFolder(folder / "run")
-    run.root.mkdir()
-    for number in range(1, 6):
-        run.append_history({"iteration": number, "episodes": 10 * number, "seconds": 1.5, "aulc": 0.5})
+    shutil.copytree(folder / "project", folder / "link")
+    write_link(Project(folder / "link" / "p"))
+    for name, (write, _, _) in LEFT.items():
+        write(folder / name)
     ArrayStore(folder / "store").put("k", {"told": np.ones((3, 4)), "mean": np.arange(5.0), "labels": np.array([1])})
     return {
         "pool folder": Reader(folder / "pool", lambda f: load_pool(f / "p").fingerprint, ("p/*", "p/features/*")),
@@ -74,9 +74,10 @@ def readers(folder: Path) -> dict[str, Reader]:
         "exported model": Reader(folder / "model", _read_model, ("m/*",)),
         "policy": Reader(folder / "policy", _read_policy, ("p/*",)),
         "settings": Reader(folder / "settings", _read_settings, ("*",), named=False),
-        "history of a run": Reader(folder / "run", lambda f: RunFolder(f).truncate_history(4), ("*.jsonl",)),
         "array store": Reader(folder / "store", _read_store, ("*.npz",)),
-    }
+        "Label Studio link": Reader(folder / "link", read_link, ("p/label_studio.json",)),
+        "Label Studio server": Reader(folder / "label studio", read_answer, ("*.json",), named=False),
+    } | {name: Reader(folder / name, read, (damage,)) for name, (_, read, damage) in LEFT.items()}
 
 
 def digest(value: Any, folder: Path) -> str:

@@ -2,12 +2,14 @@
 
 Both are written aside, under a hidden name that no other process meets, brought to the disk, and then renamed. Whoever
 reads meanwhile finds the old content or the new one, also after a power cut; a failure leaves the old one and nothing
-else. A process that is killed leaves what it wrote aside, under names that begin with UNFINISHED.
+else. A process that is killed leaves what it wrote aside, under names that begin with UNFINISHED; of a folder, whoever
+writes it next clears that away.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -16,9 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from envs.errors import DataError
 
 UNFINISHED = ".unfinished-"
+_LOCK = "lock"  # file in a hidden folder
 AT_ONCE = 32  # files brought to the disk together: 2000 take 0.3 s so, and 15 s one after the other
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)  # file systems that bring no folder to the disk
@@ -77,8 +82,10 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
     """A hidden empty folder beside `folder` to fill, which takes its name, on the disk, at the end.
 
     A link stays, and what it points to is replaced. A process that is killed between the two renames of a replacement
-    leaves the older folder under a hidden name, as `old`; a failure there puts it back. A disk that begins at `folder`
-    cannot be renamed: it is filled from a hidden folder in it, files that say what the folder is (.json) at the end.
+    leaves the older folder under a hidden name, as `old`; a failure there puts it back. What killed processes left of
+    this folder is removed: at the beginning, as it may fill the disk, an older folder among it at the end. A disk that
+    begins at `folder` cannot be renamed: it is filled from a hidden folder in it, files that say what the folder is
+    (.json) at the end.
 
     Args:
         folder: where it belongs: nothing, or an empty folder.
@@ -95,10 +102,10 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
     is_mount = _is_mount(target)
     place = target if is_mount else target.parent
     _make_folder(place, durable=True)
-    aside = place / f"{UNFINISHED}{secrets.token_hex(8)}"
+    _remove_left(place, target, superseded=False)
+    aside, lock = _begin(place, target)
     new, old, taken = aside / "new", aside / "old", False
     try:
-        aside.mkdir(mode=0o700)
         new.mkdir()
         permissions = _permissions(target, new)
         yield new
@@ -113,6 +120,9 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
         left = not taken and os.path.lexists(old) and (any(old.iterdir()) if is_mount else not os.path.lexists(target))
         if not left:
             shutil.rmtree(aside, ignore_errors=True)
+        lock.release()
+        if taken:
+            _remove_left(place, target, superseded=True)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -123,6 +133,43 @@ def remove_unfinished(folder: Path) -> None:
         else:
             with suppress(OSError):
                 path.unlink()
+
+
+def _prefix(target: Path) -> str:
+    """What the hidden names of one folder begin with, whatever it is called."""
+    return f"{UNFINISHED}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
+
+
+def _begin(place: Path, target: Path) -> tuple[Path, FileLock]:
+    """A hidden folder for `target`, and the lock that says for as long as its writer lives that it is at work."""
+    while True:
+        aside = place / f"{_prefix(target)}{secrets.token_hex(8)}"
+        aside.mkdir(mode=0o700)
+        lock = FileLock(aside / _LOCK)
+        try:
+            lock.acquire()
+        except FileNotFoundError:  # cleared away between the two lines
+            continue
+        except (OSError, NotImplementedError):  # a file system without locks, on which nobody clears away
+            return aside, lock
+        if (aside / _LOCK).exists():
+            return aside, lock
+        lock.release()
+
+
+def _remove_left(place: Path, target: Path, superseded: bool) -> None:
+    """Remove what killed writers of `target` left in `place`.
+
+    Args:
+        superseded: whether an older folder may go, too, since a newer one has taken its place.
+    """
+    for aside in place.glob(f"{_prefix(target)}*"):
+        lock = FileLock(aside / _LOCK)
+        with suppress(Timeout, OSError, NotImplementedError):  # at work, gone, or not to be known
+            lock.acquire(timeout=0)
+            if superseded or not os.path.lexists(aside / "old"):
+                shutil.rmtree(aside, ignore_errors=True)
+        lock.release()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from envs.errors import ConfigError
 from envs.fields import Declaration, declarations
+from envs.names import is_storable
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class CommandParser(argparse.ArgumentParser):
             if not word.strip() or (flag and equals and not value.strip()):
                 named = flag or before or "an argument"
                 self.error(f"{named} is empty; give it a value, or leave it out (is a variable of the shell unset?)")
+            if not is_storable(word):
+                self.error(f"{word!r} is no UTF-8, or holds half a character; rename what it names")
             if flag in single:
                 if id(single[flag]) in given:
                     self.error(f"{flag} is given twice; give it once")
@@ -93,17 +96,19 @@ def _repeats(action: argparse.Action) -> bool:
     return action.default == []  # what `action="append"` begins with, here and throughout
 
 
-def split_list(text: str) -> list[str]:
-    """The entries between commas; quotes hold one with a comma together, as in '"a, b.npz",c'.
+def split_list(text: str | None) -> tuple[str, ...]:
+    """The entries between commas; quotes hold one with a comma together, as in '"a, b.npz",c'. None: there are none.
 
     Raises:
         ConfigError: where an entry is empty.
     """
+    if text is None:
+        return ()
     try:
         (parts,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError):
         raise ConfigError(f"{text!r} cannot be read as a list; write A,B, and '\"A, or B\",C' for a comma.") from None
-    entries = [part.strip() for part in parts]
+    entries = tuple(part.strip() for part in parts)
     if not all(entries):
         raise ConfigError(f"{text!r} has an empty entry; write A,B (is a variable of the shell unset?).")
     return entries

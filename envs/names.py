@@ -1,4 +1,4 @@
-"""Names that must differ: of sources in figures, of data sets in tables, of folders."""
+"""Names that must differ: of sources in figures, of data sets in tables, of folders; and that files can hold."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def unique_names(names: Iterable[str]) -> list[str]:
             candidate, number = f"{name}-{number}", number + 1
         unique[candidate] = None
     return list(unique)
+
+
+def is_storable(text: str) -> bool:
+    """Whether a file can hold a text: half a character (a lone surrogate), as of a name that is no UTF-8, it cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -18,8 +18,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -114,18 +115,25 @@ def typed(kind: type[T], content: Any) -> T:
     Raises:
         ValueError: naming the field and its value.
     """
-    from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second, which most commands need not wait
+    from pydantic import ValidationError  # takes a tenth of a second, which most commands need not wait
 
     if is_dataclass(kind) and isinstance(content, dict):
         unknown = set(content) - {field.name for field in fields(kind)}
         if unknown:
             raise ValueError(f"this version knows no {', '.join(map(shorten, sorted(unknown)))}")
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+        return _adapter(cast(Any, kind)).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where or 'it'} is {shorten(first['input'])}: {first['msg'].lower()}") from None
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def read_array(file: Path) -> np.ndarray:
@@ -154,11 +162,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
         if len(archive.namelist()) != _promised_entries(file):
             raise ValueError("the list of its arrays is damaged")
         unpacked, packed = sum(entry.file_size for entry in archive.infolist()), file.stat().st_size
-        if unpacked > max(SMALL, LARGEST_RATIO * packed):
-            raise ValueError(
-                f"its arrays unpack to {unpacked / 2**30:.1f} GB, {unpacked / packed:.0f} times its own size; save "
-                "them by numpy.savez, without compression, if they are what they should be"
-            )
+        check_unpacked(unpacked, packed, "its arrays")
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             if name in arrays:
@@ -173,6 +177,15 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
                 arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
                 stream.read(1)
     return arrays
+
+
+def check_unpacked(unpacked: int, packed: int, what: str) -> None:
+    """Raise ValueError where the content of a file of so many bytes would take much more room than the file."""
+    if unpacked > max(SMALL, LARGEST_RATIO * packed):
+        raise ValueError(
+            f"{what} unpack to {unpacked / 2**30:.1f} GB or more, {unpacked / packed:.0f} times its own size; save it "
+            "without compression and dictionaries (numpy.savez, use_dictionary=False) if they are what they should be"
+        )
 
 
 def bounded(parse: Callable[[str], Any], text: str) -> Any:

@@ -84,6 +84,11 @@ def _add_leave_one_out(commands: Any) -> None:
     command.add_field("--seed", "training.seed", "decides trainings and halves", type=int, metavar="S")
     command.add_field("--num-env-runners", "training.resources.num_env_runners", type=int, metavar="N")
     command.add_settings("YAML file of training settings", "evolution.vary_protocol=true")
+    command.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="go on with trainings that another user or installation wrote, and run what is in them",
+    )
     command.set_defaults(run=_leave_one_out)
 
 
@@ -158,7 +163,9 @@ def _leave_one_out(args: argparse.Namespace) -> int:
         budgets=_names(args.budgets),
     )
     try:
-        result = leave_one_out(LeaveOneOutConfig(build(TrainConfig, training), **chosen), args.out)
+        result = leave_one_out(
+            LeaveOneOutConfig(build(TrainConfig, training), **chosen), args.out, trust=args.trust_checkpoint
+        )
     except KeyboardInterrupt:
         return _interrupted()
     out = Path(args.out)
@@ -180,7 +187,7 @@ def _interrupted() -> int:
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:
-    return tuple(split_list(given)) if given is not None else None
+    return split_list(given) if given is not None else None
 
 
 def _pretrained(otherwise: str) -> Path:

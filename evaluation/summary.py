@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from envs.errors import ConfigError
 from envs.names import unique_names
-from envs.reading import parse_json, reading
+from envs.reading import parse_json, reading, typed
 from envs.simulation import ProtocolConfig
 from evaluation.statistics import MeanInterval, Pair
 
-T = TypeVar("T")
-
 REFERENCE = "random"
 PRETRAINED = "pretrained"  # the policy that ships, where it plays beside another
+_PLACES = {"seconds": "seconds_per_round"}  # of figures that are called otherwise in summary.json
 SEPARATOR = "_vs_"  # between two strategies in a key of summary.json; nothing is looked up by such a key
 
 
@@ -233,65 +233,32 @@ def _read_comparison(content: Mapping[str, Any]) -> Comparison:
     datasets = {name: _read_data_set(known) for name, known in content["datasets"].items()}
     across = content["across"]
     pairs = dict.fromkeys((p.first, p.second) for s in datasets.values() for p in s.pairs)
-    return Comparison(
-        datasets,
-        Across(
-            across["strategies"],
-            _maybe(Penalty, across["penalty"]),
-            dict(zip(pairs, across["verdicts"].values(), strict=True)),
-            across["mean_rank"],
-            _maybe(Profile, across["profile"]),
-        ),
-    )
+    verdicts = typed(dict[str, dict[str, int]], across["verdicts"])
+    own = {name: across[name] for name in ("strategies", "penalty", "mean_rank", "profile")}
+    known = typed(Across, own | {"verdicts": {}})
+    return Comparison(datasets, replace(known, verdicts=dict(zip(pairs, verdicts.values(), strict=True))))
 
 
 def _read_data_set(content: Mapping[str, Any]) -> Summary:
-    saving = content["label_saving"]
-    if saving is not None:
-        saving = LabelSaving(saving["target"], {n: Need(**need) for n, need in saving["strategies"].items()})
     # Keys are not taken apart: a name may hold the separator. Who was compared follows from who took part.
     pairs = zip(compared_pairs([*content["aulc"]], [*content["policies"]]), content["paired"].values(), strict=True)
-    summary = Summary(
-        dataset=content["dataset"],
-        seeds=content["seeds"],
-        protocol=ProtocolConfig(**content["protocol"]),
-        strategies={name: _read_strategy(content, name) for name in content["aulc"]},
-        pairs=[Pair(first=a, second=b, **row | {"ci95": _read_ends(row["ci95"])}) for (a, b), row in pairs],
-        all_labels_accuracy=content["all_labels_accuracy"] and _read_interval(content["all_labels_accuracy"]),
-        label_saving=saving,
-        round_zero_accuracy=content["round_zero_accuracy"],
-        penalty=_maybe(Penalty, content["penalty"]),
-        facts={},
-    )
-    own = replace(summary, facts={"policies": content["policies"]}).to_json()
+    same = ("dataset", "seeds", "protocol", "all_labels_accuracy", "label_saving", "round_zero_accuracy", "penalty")
+    plain = {name: content[name] for name in same} | {
+        "strategies": {name: _strategy(content, name) for name in content["aulc"]},
+        "pairs": [row | {"first": first, "second": second} for (first, second), row in pairs],
+        "facts": {"policies": typed(dict[str, dict[str, Any]], content["policies"])},
+    }
+    try:
+        summary = typed(Summary, plain)
+    except ConfigError as error:  # of the protocol
+        raise ValueError(str(error)) from None
+    own = summary.to_json()
     return replace(summary, facts={k: v for k, v in content.items() if k not in own or k == "policies"})
 
 
-def _read_strategy(content: Mapping[str, Any], name: str) -> StrategyFigures:
-    return StrategyFigures(
-        aulc=_read_interval(content["aulc"][name]),
-        final_accuracy=_read_interval(content["final_accuracy"][name]),
-        soft_aulc=_read_interval(content["soft_aulc"][name]),
-        hard_third=_read_interval(content["hard_third"][name]),
-        balance=content["balance"][name],
-        shapley=content["shapley"][name],
-        modality_gap=content["modality_gap"][name],
-        class_coverage=content["class_coverage"][name],
-        seconds=Seconds(**content["seconds_per_round"][name]),
-        peak_memory=content["peak_memory"][name],
-    )
-
-
-def _read_interval(row: Mapping[str, Any]) -> MeanInterval:
-    return MeanInterval(mean=row["mean"], ci95=_read_ends(row["ci95"]))
-
-
-def _read_ends(ci95: list[float] | None) -> tuple[float, float] | None:
-    return None if ci95 is None else (ci95[0], ci95[1])
-
-
-def _maybe(kind: type[T], content: Mapping[str, Any] | None) -> T | None:
-    return None if content is None else kind(**content)
+def _strategy(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields of one strategy's figures, each of which stands in a mapping of its own."""
+    return {field.name: content[_PLACES.get(field.name, field.name)][name] for field in fields(StrategyFigures)}
 
 
 def _glued(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from envs.flags import given
+from envs.flags import given, split_list
 
 INIT_NOTES = """\
 The table has a column id, and maybe label, text, picture, audio, group, split and present_<modality>.
@@ -97,12 +96,6 @@ def _settings() -> type:
     return Settings
 
 
-def _split(text: str | None) -> tuple[str, ...]:
-    """Names between commas; quotes hold one with a comma together."""
-    parts = next(csv.reader([text or ""], skipinitialspace=True), [])
-    return tuple(part.strip() for part in parts if part.strip())
-
-
 def _init(args: argparse.Namespace) -> int:
     from envs.errors import ConfigError
     from labelling.creating import TABLES, beginning_of, create_project, samples_from_pool, samples_from_table
@@ -110,7 +103,7 @@ def _init(args: argparse.Namespace) -> int:
 
     settings = Settings(
         name=Path(args.project).absolute().name,
-        classes=_split(args.classes),
+        classes=split_list(args.classes),
         **given(budget=args.budget, validation=args.validation, policy=args.policy, seed=args.seed),
     )
     if len(settings.classes) == 1 and Path(settings.classes[0]).is_file():
@@ -234,7 +227,7 @@ def _tell(args: argparse.Namespace) -> int:
         else:
             sources.append(read_answers([file], who, args.encoding, left_out, project.rows))
     # Read as they are checked, so that a long file ends at its first mistake.
-    told = tell_answers(project, chain.from_iterable(sources), _split(args.new_classes))
+    told = tell_answers(project, chain.from_iterable(sources), split_list(args.new_classes))
     skipped = f"; {told.skipped} say 'cannot tell'" if told.skipped else ""
     print(
         f"recorded        {told.recorded} answers ({told.corrected} corrections){skipped}; {told.repeated} were known"

@@ -8,13 +8,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from envs.errors import ConfigError, DataError, nearest, shown
 from envs.files import data_errors, is_taken, new_folder
+from envs.names import is_storable
+from envs.parquet import ParquetTable
 from envs.pools import Pool, checks, classes, media, save_pool
 from envs.reading import read_array, read_arrays, reading
 from envs.sources import open_dataset
@@ -54,13 +56,11 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
     taken = f"{path} exists; choose another folder."
     if is_taken(path):
         raise DataError(taken)
+    _check_storable(f"{path}, {settings.name}", samples)
     policy = settings.policy
     if policy:
         load_policy(policy)
         settings = replace(settings, policy=POLICY)
-    for sample in samples.pool.ids.tolist():
-        if sample != sample.strip():
-            raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
     beginning = beginning_of(samples, settings)
     told, split = beginning.told, beginning.split
     settings = replace(settings, classes=beginning.fixed)
@@ -94,6 +94,21 @@ def create_project(path: str | os.PathLike[str], samples: Samples, settings: Set
             journal.append("told", files=[Path(samples.source).name], new_classes=new, labels=part, init=True)
             new = []
     return Project(path)
+
+
+def _check_storable(names: str, samples: Samples) -> None:
+    """Refuse what the files of a project cannot hold.
+
+    Args:
+        names: its folder and its name.
+    """
+    if not is_storable(names):
+        raise DataError(f"{names!r} is no UTF-8, or holds half a character; choose another name.")
+    for kind, values in samples.media.items():
+        checks.strings(kind, values)
+    for sample in samples.pool.ids.tolist():
+        if sample != sample.strip():
+            raise DataError(f"{samples.source}: id {shown(sample)} has blanks around it, which tables of labels lose.")
 
 
 def beginning_of(samples: Samples, settings: Settings) -> Beginning:
@@ -294,10 +309,10 @@ def _from_columns(file: Path, pattern: str, encoding: str | None) -> np.ndarray:
         raise DataError(f"{file}, row 1: no column matches '{pattern}'.{nearest(pattern, names)}")
     if file.suffix.lower() in PARQUET:
         with reading(file):
-            table = pq.read_table(file)
-            table = table.rename_columns(names).select(chosen)
-            if len(chosen) == 1 and not pa.types.is_primitive(table.schema.types[0]):
-                return _from_lists(file, chosen[0], table.column(0))
+            table = ParquetTable(file)
+            stored = table.schema.field(names.index(chosen[0]))
+            if len(chosen) == 1 and not pa.types.is_primitive(stored.type):
+                return _from_lists(file, chosen[0], table.read([stored.name])[stored.name])
     rows = []
     for number, values in read_rows(file, ["id", *chosen], (), encoding):
         try:
@@ -311,8 +326,7 @@ def _from_columns(file: Path, pattern: str, encoding: str | None) -> np.ndarray:
     return np.stack(rows)
 
 
-def _from_lists(file: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    lists = column.to_pylist()
+def _from_lists(file: Path, name: str, lists: list[Any]) -> np.ndarray:
     first = next((row for row, value in enumerate(lists) if value is not None), 0)
     try:
         width = len(lists[first])

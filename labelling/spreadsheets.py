@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from envs.pools.classes import TRUTH
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d+(,\d+)+(\.\d+)?|[+-]?\d+(\.\d{3})+,\d+")  # 1,234 and, in half of the world, 1,5
 _UNIT = re.compile(r"([$€£¥]\s?\d[\d.,]*|\d[\d.,]*\s?[%$€£¥]|\(\d[\d.,]*\))")
@@ -23,9 +25,6 @@ _DATE = re.compile(
     rf"{_MONTH}[-/. ]*\d{{1,4}}([-/. ,]+\d{{1,4}})?"
 )
 _TIME = re.compile(r"\d{1,4}:\d{1,2}(:\d{1,2}([.,]\d+)?)?( ?[ap]m?)?")
-_TRUTH = dict.fromkeys(
-    ("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar", "sant", "prawda", "истина"), True
-) | dict.fromkeys(("false", "falsch", "faux", "falso", "onwaar", "falskt", "fałsz", "ложь"), False)
 _FORMULA = ("=", "+", "-", "@")
 _STAYS = re.compile(r"0|-?[1-9]\d{0,10}")  # a whole number of more digits is shown, and saved, as 1.23E+11
 _DIGITS = 15  # that a number keeps
@@ -50,12 +49,12 @@ def changes(text: str) -> bool:
 def read(text: str) -> Reading | None:
     """What a spreadsheet takes a cell for; None: a text, which stays as it is."""
     low = text.casefold()
-    if low[:1].isalpha() and low[:3] not in _MONTHS and low not in _TRUTH:
+    if low[:1].isalpha() and low[:3] not in _MONTHS and low not in TRUTH:
         return None
     if _NUMBER.fullmatch(low):
         return Reading("number", _rounded(float(low), _DIGITS))
-    if low in _TRUTH:
-        return Reading("word", _TRUTH[low])
+    if low in TRUTH:
+        return Reading("word", TRUTH[low])
     if _DATE.fullmatch(low):
         return Reading("date", _day_and_month(low))
     if _TIME.fullmatch(low):
@@ -141,7 +140,7 @@ def _readings(text: str) -> list[tuple[str, object]]:
 
 def _may_be_output(text: str) -> bool:
     """Whether a spreadsheet writes a number or a word like this; it never writes 03, +3, 3E9, nor a sixteenth digit."""
-    if text.casefold() in _TRUTH:
+    if text.casefold() in TRUTH:
         return text == text.upper()
     if not re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?|-?\d(\.\d+)?E[+-]\d+", text):
         return False

@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from envs.errors import DataError, nearest, shown
+from envs.parquet import ParquetTable
 from envs.reading import first_repeated, reading
 
 PARQUET = (".parquet", ".pq")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NO_TEXT = ("unicode_escape", "raw_unicode_escape", "unicode-escape", "raw-unicode-escape", "utf-7", "idna", "punycode")
-_BLOCK = 4096  # rows of Parquet at a time
 _SEPARATOR = re.compile(r'"?sep=(.)"?')
 
 csv.field_size_limit(2**26)  # long texts are welcome; without any limit a quote that never ends fills the memory
@@ -33,7 +31,7 @@ def columns_of(file: str | os.PathLike[str], encoding: str | None = None) -> lis
     """
     file = Path(file)
     if file.suffix.lower() in PARQUET:
-        return _normalised(file, _parquet(file).schema_arrow.names)
+        return _normalised(file, _parquet(file).schema.names)
     with _text(file, encoding) as text:
         return _header(file, text)[0]
 
@@ -109,12 +107,11 @@ def _csv_rows(
 
 def _parquet_rows(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     table = _parquet(file)
-    names = table.schema_arrow.names
+    names = table.schema.names
     wanted = _wanted(file, _normalised(file, names), required, optional)
     number = 1
     with reading(file):
-        for batch in table.iter_batches(_BLOCK, columns=[names[i] for i in wanted.values()]):
-            columns = [batch.column(names[i]).to_pylist() for i in wanted.values()]
+        for columns in table.batches([names[i] for i in wanted.values()]):
             for record in zip(*columns, strict=True):
                 number += 1
                 yield number, dict(zip(wanted, map(_cell, record), strict=True))
@@ -130,9 +127,9 @@ def _cell(value: object) -> str:
     return str(value).strip()
 
 
-def _parquet(file: Path) -> pq.ParquetFile:
+def _parquet(file: Path) -> ParquetTable:
     with reading(file, "is not a readable Parquet file: {reason}"):
-        return pq.ParquetFile(file)
+        return ParquetTable(file)
 
 
 def _text(file: Path, encoding: str | None) -> io.TextIOWrapper:

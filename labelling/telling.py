@@ -9,7 +9,9 @@ from sys import intern
 from typing import Any
 
 from envs.errors import DataError, shown
-from envs.pools.classes import Vocabulary, spelling
+from envs.names import is_storable
+from envs.pools.checks import LONGEST_NAME
+from envs.pools.classes import Vocabulary, is_one_line, spelling, visible
 from labelling import events
 from labelling.answers import Answer, supersedes
 from labelling.identity import KEY, Identity
@@ -181,7 +183,7 @@ def _check(
         sample = identity.find(answer.id, answer.key, answer.is_cell, answer.place)
         if sample != answer.id:
             answer = replace(answer, id=intern(sample))
-        if answer.annotator.casefold() not in people and answer.also.casefold() in people:
+        if answer.also.casefold() in people and answer.annotator.casefold() not in people:
             answer = replace(answer, annotator=people[answer.also.casefold()])
         _check_person(answer, people)
         answer = _with_class(answer, vocabulary)
@@ -200,12 +202,31 @@ def _check(
 
 
 def _check_person(answer: Answer, people: dict[str, str]) -> None:
-    """Refuse an annotator in another case than before: one person must not vote twice."""
-    known = people.setdefault(answer.annotator.casefold(), answer.annotator)
+    """Refuse what is no name, and one in another case than before: one person must not vote twice."""
+    if not isinstance(answer.annotator, str):
+        raise DataError(f"{answer.place}: annotator {shown(answer.annotator)} is no text. Nothing was recorded.")
+    known = people.get(answer.annotator.casefold())
+    if known is None:
+        _check_new_person(answer)
+        known = people[answer.annotator.casefold()] = answer.annotator
     if known != answer.annotator:
         raise DataError(
             f"{answer.place}: annotator {shown(answer.annotator)} differs from {shown(known)} by case only; write one "
             "of the two. Nothing was recorded."
+        )
+
+
+def _check_new_person(answer: Answer) -> None:
+    name = answer.annotator
+    if len(name) > LONGEST_NAME:
+        raise DataError(
+            f"{answer.place}: annotator {shown(name)} has {len(name):,} characters; at most {LONGEST_NAME} are "
+            "possible. Nothing was recorded."
+        )
+    if not name.strip() or visible(name) != spelling(name) or not (is_one_line(name) and is_storable(name)):
+        raise DataError(
+            f"{answer.place}: annotator {shown(name)}: a name needs one line of characters that are seen. Nothing was "
+            "recorded."
         )
 
 

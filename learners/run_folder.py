@@ -20,13 +20,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, shorten
 from envs.files import UNFINISHED, new_file, new_folder, remove_unfinished
 from envs.origin import MARK
 from envs.reading import parse_json, reading
 
 KEPT_CHECKPOINTS = 3
 LOCK_FILE = ".lock"
+COUNTS = ("iteration", "episodes")
+FIGURES = (*COUNTS, "seconds", "aulc")  # that every row of the history has, beside its algorithm's own
 
 
 def is_number(name: object) -> bool:
@@ -130,8 +132,10 @@ class RunFolder:
             with suppress(ValueError):  # a last line that lacks nothing but its newline counts
                 lines.append(json.dumps(parse_json(cut)).encode())
             rows: list[dict[str, Any]] = [parse_json(line) for line in lines if line.strip()]
-            if not all(type(row.get("iteration")) is int for row in rows):
-                raise ValueError("a line names no iteration")
+            for number, row in enumerate(rows, 1):
+                for name in (*FIGURES, *row):
+                    if type(row.get(name)) not in (int, float) or (name in COUNTS and type(row[name]) is not int):
+                        raise ValueError(f"row {number} has {shorten(row.get(name))} for {shorten(name)}, no number")
             return [row for row in rows if until is None or row["iteration"] <= until]
 
     def truncate_history(self, until: int) -> list[dict[str, Any]]:

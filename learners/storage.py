@@ -16,10 +16,11 @@ from pathlib import Path
 
 from pyarrow import ArrowInvalid, fs
 
-from envs.errors import ConfigError, TrustError
+from envs.errors import ConfigError, TrustError, shorten
 from envs.files import UNFINISHED, new_file
 from envs.origin import refuse_links_out
 from envs.pools.media import is_inside
+from envs.reading import parse_json, reading, reason, typed
 from learners.run_folder import LOCK_FILE, RunFolder, is_number
 
 MARKER = "copied.json"
@@ -96,12 +97,16 @@ class RunCopy:
         """
         try:
             with self._files.open_input_file(self._at(MARKER)) as stream:
-                names = json.loads(stream.read())["checkpoints"]
-            return sorted(name for name in names if is_number(name))
+                text = stream.read()
         except FileNotFoundError:
             return None
-        except Exception as error:
-            raise ConfigError(f"The copy at {self.place} cannot be read: {error}.") from error
+        except Exception as error:  # each file system has errors of its own
+            raise ConfigError(f"The copy at {self.place} cannot be read: {reason(error)}.") from error
+        with reading(f"{self.place}/{MARKER}", "cannot be read: {reason}", ConfigError):
+            names = typed(list[str], parse_json(text)["checkpoints"])
+            if wrong := [name for name in names if not is_number(name)]:
+                raise ValueError(f"it names the checkpoint {shorten(wrong[0])}")
+            return sorted(names)
 
     def refuse_other_run(self) -> None:
         """Raise ConfigError where a run was copied to before: a new one would mix with it."""

@@ -1,6 +1,6 @@
-"""At least 1,000 deaths over all labelling commands, and what they did to what people had been told.
+"""1,000 deaths over all labelling commands, and what they did to what people had been told; some of other commands.
 
-    python -m benchmarks.kill [--deaths 1000] [--cuts 100] [--seed 0]
+    python -m benchmarks.kill [--deaths 1000] [--failures 300] [--cuts 100] [--long 40] [--seed 0]
 
 Exit status 1 where anything acknowledged was lost, became something else, or a traceback was shown.
 """
@@ -15,15 +15,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.kill import faults
 from benchmarks.kill.commands import Running, preload
+from benchmarks.kill.found import Faults
+from benchmarks.kill.longer import MOMENT, STEP, SYNC, WAYS, LongRuns
 from benchmarks.kill.power import Disk, small_disk
 from benchmarks.kill.session import COMMANDS, Session
 
-KINDS = ("lost", "other", "traceback")
+S = TypeVar("S", Session, LongRuns)
 DISK_MEGABYTES = 12
 # What most runs of a command have at least: steps in the file system, fsyncs, bytes of a line.
 STEPS = {"ask": 20, "tell": 20, "undo": 8, "export": 25, "status": 12, "init": 30}
@@ -36,43 +39,52 @@ def main() -> int:
     parser.add_argument("--deaths", type=int, default=1000, help="of processes (%(default)s)")
     parser.add_argument("--failures", type=int, default=300, help="full disks and I/O errors (%(default)s)")
     parser.add_argument("--cuts", type=int, default=100, help="of power, where this user may mount (%(default)s)")
+    parser.add_argument("--long", type=int, default=40, help="deaths of train, compare and tune (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     began = time.perf_counter()
-    totals: Counter[str] = Counter()
+    totals = Faults()
     with tempfile.TemporaryDirectory(prefix="kill-") as folder:
         aside = Path(folder)
+        os.environ |= {"RL_MBA_CACHE": str(aside / "cache"), "XDG_CONFIG_HOME": str(aside / "config")}
         preload(aside)
         with small_disk(aside / "small", DISK_MEGABYTES) as own:
             session = Session(aside / "small", aside, random.Random(args.seed))
-            _until(args.deaths, "deaths", session, _death, began)
-            _until(args.failures, "failures", session, _failure if own else _failure_without_a_disk, began)
-            totals += session.faults
+            _until(args.deaths, "deaths", session, COMMANDS, _death, began)
+            failure = _failure if own else _failure_without_a_disk
+            _until(args.failures, "failures", session, COMMANDS, failure, began)
+            totals.update(session.faults)
         disk = Disk(aside)
         with disk.mounted() as there:
             if there and args.cuts:
                 session = Session(disk.place, aside, random.Random(args.seed))
-                _until(args.cuts, "power cuts", session, lambda s, command: _cut(disk, s, command), began)
-                totals += session.faults
+                _until(args.cuts, "power cuts", session, COMMANDS, lambda s, command: _cut(disk, s, command), began)
+                totals.update(session.faults)
             elif args.cuts:
                 print("power cuts      none: this user may not mount a disk")
-    print("  ".join(f"{kind} {totals[kind]}" for kind in KINDS), f" {time.perf_counter() - began:.0f} s")
+        (aside / "long").mkdir()
+        runs = LongRuns(aside / "long", random.Random(args.seed))
+        _until(args.long, "deaths of long", runs, runs.names, LongRuns.death, began)
+        runs.end()
+        totals.update(runs.faults)
+    print(f"{totals}, {time.perf_counter() - began:.0f} s")
     return 1 if totals else 0
 
 
-def _until(count: int, noun: str, session: Session, trial: Callable[[Session, str], str], began: float) -> None:
+def _until(
+    count: int, noun: str, session: S, commands: Sequence[str], trial: Callable[[S, str], str], began: float
+) -> None:
     """Trials of all commands until as many of them did what they are for."""
     found: Counter[str] = Counter()
     trials = 0
     while found.total() < count and trials < 20 * count:
-        command = session.rng.choice(COMMANDS)
+        command = session.rng.choice(commands)
         way = trial(session, command)
         trials += 1
         if way:
             found[f"{command}: {way}"] += 1
-            if found.total() % 100 == 0:
-                faults_ = ", ".join(f"{kind} {session.faults[kind]}" for kind in KINDS)
-                print(f"{noun:15s} {found.total()} ({time.perf_counter() - began:.0f} s; {faults_})", flush=True)
+            if found.total() % 100 == 0 or found.total() == count:
+                print(f"{noun:15s} {found.total()} ({time.perf_counter() - began:.0f} s; {session.faults})", flush=True)
     by_command, by_way = Counter[str](), Counter[str]()
     for name, number in found.items():
         command, _, way = name.partition(": ")
@@ -86,12 +98,12 @@ def _death(session: Session, command: str) -> str:
     """How the command died; empty where it came to its end before."""
     rng, fault, wait = session.rng, None, None
     arguments, after = session.prepare(command)
-    way = rng.choice(["at a moment", "at a step", "at a sync", "within a write"])
-    if way == "at a moment":
+    way = rng.choice(WAYS)
+    if way == MOMENT:
         wait = rng.uniform(0, 1.2 * session.seconds[command])
-    elif way == "at a step":
+    elif way == STEP:
         fault = faults.at_step(session.place, rng.randint(1, STEPS[command]))
-    elif way == "at a sync":
+    elif way == SYNC:
         fault = faults.at_sync(rng.randint(1, SYNCS[command]), rng.random() < 0.5)
     else:
         fault = faults.within_write(_limit(session, command))
@@ -144,7 +156,7 @@ def _cut(disk: Disk, session: Session, command: str) -> str:
         process.kill()
         outcome = process.end()
         if not there:
-            session.fault("other", "the disk after a power cut is no file system")
+            session.faults.add("other", "the disk after a power cut is no file system")
         else:
             session.judge(command, outcome, after, disk.after)
     session.ledger, session.exported = ledger, exported

@@ -18,7 +18,7 @@ import labelling.model
 from envs.models.frozen.trainer import FrozenConfig
 
 SYNTHETIC = "synthetic:samples=120,classes=3,modalities=2,dim=4,seed=4"
-_MAXIMUM = 120.0  # seconds after which a command counts as one that hangs
+_MAXIMUM = 120.0  # seconds after which a command of labelling counts as one that hangs
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def preload(folder: Path) -> None:
         ["ask", plain],
         ["undo", plain],
     ]
+    load(commands)
+
+
+def load(commands: Sequence[Sequence[str]]) -> None:
+    """Run commands here, so that what they load on first use is loaded in all children from now on."""
     for arguments in commands:
         with contextlib.redirect_stdout(io.StringIO()):
             if _main(arguments) != 0:
@@ -105,8 +110,12 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
-    def end(self) -> Outcome:
-        """Wait until it has ended."""
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def end(self, maximum: float = _MAXIMUM) -> Outcome:
+        """Wait until it has ended; it is killed where it takes more seconds."""
         said = b""
         while True:
             with contextlib.suppress(BlockingIOError):
@@ -115,7 +124,7 @@ class Running:
             seconds = time.perf_counter() - self._began
             if pid:
                 break
-            if seconds > _MAXIMUM:
+            if seconds > maximum:
                 self.kill()
             time.sleep(0.002)
         with open(self._reader, "rb") as rest, contextlib.suppress(BlockingIOError):

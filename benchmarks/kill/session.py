@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.kill.commands import SYNTHETIC, Outcome, run
+from benchmarks.kill.found import Faults
 from benchmarks.kill.ledger import Ledger, Votes, samples_of, seen_in
 
 CLASSES = ("class 0", "class 1", "class 2")
@@ -17,7 +18,6 @@ COMMANDS = ("ask", "ask", "tell", "tell", "tell", "undo", "export", "status", "i
 _SAYS = {"ask": "batch   ", "tell": "recorded   ", "undo": "taken back   ", "export": "labels   ", "init": "project   "}
 _NOTHING_DONE = ("it is as it was", "Nothing was recorded", "nothing to undo")
 _FULL = 70  # answered samples of 120 from which a new project is begun
-_PRINTED = 5  # faults of a kind that are shown in full
 
 
 class Session:
@@ -31,7 +31,7 @@ class Session:
     def __init__(self, place: Path, aside: Path, rng: random.Random):
         self.place, self.aside, self.rng = place, aside, rng
         self.tally: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
+        self.faults = Faults()
         self.projects = 0
         self.seconds: dict[str, float] = {}
         self.begin()
@@ -89,7 +89,7 @@ class Session:
         """
         copy, place = place is not None, place or self.place
         if outcome.traceback:
-            self.fault("traceback", f"{command} ended with {outcome.status}: {outcome.said[-1500:]}")
+            self.faults.add("traceback", f"{command} ended with {outcome.status}: {outcome.said[-1500:]}")
         done = command in _SAYS and re.search(f"^{_SAYS[command]}", outcome.said, re.MULTILINE) is not None
         if done or "answers are recorded" in outcome.said:
             possible = [after]
@@ -110,23 +110,18 @@ class Session:
         if len({sample for sample, _ in self.ledger.votes}) > _FULL:
             self.begin()
 
-    def fault(self, kind: str, words: str) -> None:
-        self.faults[kind] += 1
-        if self.faults[kind] <= _PRINTED:
-            print(f"FAULT ({kind}): {words}", flush=True)
-
     def _found(self, command: str, project: Path, possible: list[Ledger], outcome: Outcome) -> Ledger | None:
         """Which of the possible ledgers is that of the project; None, and a fault, where none is."""
         out = self.aside / "seen"
         looked = self._run(["export", str(project), "--out", str(out)], ["status", str(project)])
         if looked.status:
             kind = "traceback" if looked.traceback else "lost"
-            self.fault(kind, f"after {command} nothing opens: {looked.said[-1500:]}")
+            self.faults.add(kind, f"after {command} nothing opens: {looked.said[-1500:]}")
             return None
         try:
             seen = seen_in(out / "labels.csv", looked.said)
         except (ValueError, KeyError, OSError) as error:
-            self.fault("other", f"after {command} the export cannot be read: {error!r}")
+            self.faults.add("other", f"after {command} the export cannot be read: {error!r}")
             return None
         found = next((ledger for ledger in possible if ledger.same(seen)), None)
         if found is None:
@@ -134,7 +129,7 @@ class Session:
             missing = {k: v for k, v in wanted.votes.items() if seen.votes.get(k) != v}
             kind = "lost" if missing or seen.batches < wanted.batches else "other"
             more = {k: v for k, v in seen.votes.items() if wanted.votes.get(k) != v}
-            self.fault(
+            self.faults.add(
                 kind,
                 f"{command} ({outcome.status}, {outcome.said[-400:]!r}): {missing} are not there, {more} are; "
                 f"{seen.batches} batches for {wanted.batches}",
@@ -145,7 +140,7 @@ class Session:
         """A project is there, whole, or not at all; then it can be made."""
         if not fresh.exists():
             if done:
-                self.fault("lost", "a project that was there for init")
+                self.faults.add("lost", "a project that was there for init")
                 return
             self.tally["init: nothing was there"] += 1
             self._must(["init", str(fresh), "--samples", SYNTHETIC, "--with-labels"])
@@ -154,22 +149,22 @@ class Session:
             with open(out / "labels.csv", newline="") as file:
                 count = sum(1 for _ in csv.DictReader(file))
             if count != 120:
-                self.fault("lost", f"init took {count} of 120 labels along")
+                self.faults.add("lost", f"init took {count} of 120 labels along")
         shutil.rmtree(fresh, ignore_errors=True)
 
     def _judge_export(self, out: Path, done: bool) -> None:
         """An export is there, whole; between two renames the older one is under a hidden name."""
         if not out.exists():
             if done:
-                self.fault("lost", "an export that was said to be there")
+                self.faults.add("lost", "an export that was said to be there")
             self.tally["export: killed between two renames"] += 1
         elif not (out / "export.json").is_file() or not (out / "labels.csv").is_file():
-            self.fault("other", f"half an export: {sorted(path.name for path in out.iterdir())}")
+            self.faults.add("other", f"half an export: {sorted(path.name for path in out.iterdir())}")
         else:
             with open(out / "labels.csv", newline="") as file:
                 samples = {row["id"] for row in csv.DictReader(file)}
             if samples not in [{s for s, _ in ledger.votes} for ledger in (self.exported, self.ledger)[done:]]:
-                self.fault("other", "an export of another time")
+                self.faults.add("other", "an export of another time")
         self._must(["export", str(self.project), "--out", str(self.out)])
         self.exported = self.ledger
 
@@ -177,7 +172,7 @@ class Session:
         """Run commands that have to work."""
         outcome = self._run(*commands)
         if outcome.status:
-            self.fault("traceback" if outcome.traceback else "other", f"{commands} fails: {outcome.said[-1500:]}")
+            self.faults.add("traceback" if outcome.traceback else "other", f"{commands} fails: {outcome.said[-1500:]}")
         return not outcome.status
 
     def _learn_batch(self, outcome: Outcome) -> None:
@@ -185,7 +180,7 @@ class Session:
         if outcome.status != 0 and self.ledger.waits is False and not self.ledger.batch:
             outcome = self._run(["ask", str(self.project)])
             if "has no answer yet" not in outcome.said:
-                self.fault("other", f"ask does not give the batch again: {outcome.said[-800:]}")
+                self.faults.add("other", f"ask does not give the batch again: {outcome.said[-800:]}")
         found = re.search(r"^batch +(.*\.csv)  \(", outcome.said, re.MULTILINE)
         if outcome.status == 0 and found:
             self.ledger = Ledger(self.ledger.votes, self.ledger.batches, samples_of(Path(found[1])), self.ledger.before)

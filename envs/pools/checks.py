@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.errors import DataError, shorten
+from envs.names import is_storable
 
 UNKNOWN = -1  # the label of a sample that nobody has labelled yet
 TRAIN, VALIDATION, TEST = 0, 1, 2  # values of a pool's split
@@ -87,7 +88,8 @@ def strings(field: str, column: npt.ArrayLike) -> np.ndarray:
     Texts and paths become an array of objects: an array of str has room for the longest in every row.
     """
     array = column if isinstance(column, np.ndarray) else np.asarray(column, dtype=object)
-    if field not in LONGEST and array.dtype.kind == "U" and array.dtype.itemsize <= 4 * LONGEST_NAME:
+    short = array.dtype.kind == "U" and array.dtype.itemsize <= 4 * LONGEST_NAME
+    if field not in LONGEST and short and not _has_surrogates(array):
         return array
     longest = LONGEST.get(field, LONGEST_NAME)
     made = np.empty(array.size, dtype=object)
@@ -100,8 +102,20 @@ def strings(field: str, column: npt.ArrayLike) -> np.ndarray:
             raise DataError(
                 f"Row {row}: {field} {shorten(text)} has {len(text):,} characters; at most {longest:,} are possible."
             )
+        if not is_storable(text):
+            raise DataError(
+                f"Row {row}: {field} {shorten(text)} holds half a character (a lone surrogate); write it anew."
+            )
         made[row] = text
     return (made if field in LONGEST else made.astype(str)).reshape(array.shape)
+
+
+def _has_surrogates(array: np.ndarray) -> bool:
+    """Whether an array of str holds half a character, looked at as a whole: there may be millions of names."""
+    if not array.size or not array.dtype.itemsize:
+        return False
+    codes = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).view(np.uint32)
+    return bool(((codes >= 0xD800) & (codes < 0xE000)).any())
 
 
 def check_ids(ids: np.ndarray) -> None:

@@ -40,10 +40,10 @@ _NOTHING = frozenset((
     *("notlabeled", "notlabelled", "notannotated", "nolabel", "tolabel", "todo", "tbd"),
 ))  # fmt: skip
 _SIGNS = re.compile(r"[-–—?._/\\*]+|#[A-ZÄÖÜ/0]+[!?]")  # signs alone, and the errors of a spreadsheet
-_TRUTH = (
-    ("false", "falsch", "faux", "falso", "onwaar", "falskt", "fałsz", "ложь", "epätosi", "hamis", "yanlış", "nepravda"),
-    ("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar", "sant", "prawda", "истина", "tosi", "igaz"),
-)  # as spreadsheets write them, in capitals
+# Truth values as spreadsheets of many languages write them, there in capitals.
+_FALSE = "false falsch faux falso onwaar falskt fałsz ложь epätosi hamis yanlış nepravda"
+_TRUE = "true wahr vrai verdadero verdadeiro vero waar sant prawda истина tosi igaz"
+TRUTH = dict.fromkeys(_FALSE.split(), False) | dict.fromkeys(_TRUE.split(), True)
 _MISREAD_UTF_8 = ("cp1252", "latin-1", "mac_roman", "cp850", "cp437", "cp1250", "cp1251", "gb18030", "shift_jis")
 _MISREAD = (
     *(("cp1252", "utf-8"), ("cp1252", "mac_roman"), ("mac_roman", "cp1252"), ("cp1252", "cp850"), ("cp850", "cp1252")),
@@ -88,7 +88,7 @@ def check_name(name: str) -> None:
     Raises:
         DataError: saying what to write.
     """
-    if not name or any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+    if not name or not is_one_line(name):
         raise DataError(f"class {shown(name)}: a class needs a name in one line.")
     if len(name) > LONGEST_NAME:
         raise DataError(f"class {shown(name)} has {len(name):,} characters; at most {LONGEST_NAME} are possible.")
@@ -101,6 +101,11 @@ def check_name(name: str) -> None:
             f"class {shown(name)} is {shown(meant)} in UTF-8, read in another encoding; write {shown(meant)}, and "
             "open and save tables as 'CSV UTF-8'."
         )
+
+
+def is_one_line(name: str) -> bool:
+    """Whether a name holds neither ends of lines nor other signs for machines."""
+    return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)
 
 
 def _check_visible(name: str) -> None:
@@ -132,7 +137,7 @@ def truth(name: str) -> bool | None:
     """The truth value that a table or a spreadsheet of any language writes like this; None: it is none."""
     low = name.casefold()
     plain = name == name.upper() or low in ("true", "false")  # other languages' words in small letters may be classes
-    return next((bool(value) for value in (0, 1) if plain and low in _TRUTH[value]), None)
+    return TRUTH.get(low) if plain else None
 
 
 class Vocabulary:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from envs.errors import DataError, nearest, shorten
 from envs.files import new_folder
 from envs.origin import refuse_links_out
+from envs.parquet import ParquetTable
 from envs.pools import checks, classes, media
 from envs.pools.checks import UNKNOWN
 from envs.pools.pool import Pool
@@ -62,7 +63,7 @@ def load_pool(path: str | os.PathLike[str]) -> Pool:
     """Load a pool folder (features memory-mapped) or an ``.npz``.
 
     An ``.npz`` holds ``x_<modality>`` [N, D] and ``y`` [N] (whole numbers or strings; -1, NaN
-    or "" for unknown), and may hold ``split``, ``ids``, ``class_names``, ``group``, ``text``,
+    or "" for unknown; without it all are), and may hold ``split``, ``ids``, ``class_names``, ``group``, ``text``,
     ``picture`` (paths relative to the folder of the ``.npz``) and ``present_<modality>``
     (bool [N]). Whether the pictures exist is not checked.
 
@@ -135,14 +136,14 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             raise DataError(f"{file.name} has shape {list(x.shape)}, not [N, {shorten(entry['dim'])}].")
         features[modality] = x
     with reading("samples.parquet"):
-        rows = pq.ParquetFile(folder / "samples.parquet").metadata.num_rows
-        if any(len(x) != rows for x in features.values()):  # before all of them are read
-            raise DataError(f"samples.parquet has {rows:,} rows, and the features have {len(x):,}.")
-        table = pq.read_table(folder / "samples.parquet").to_pydict()
+        stored = ParquetTable(folder / "samples.parquet")
+        if any(len(x) != stored.num_rows for x in features.values()):  # before all of them are read
+            raise DataError(f"samples.parquet has {stored.num_rows:,} rows, and the features have {len(x):,}.")
+        table = stored.read()
     needed = {"id", "label"} | {f"present_{m}" for m in features}
     if needed - set(table):
         raise DataError(f"samples.parquet lacks {', '.join(sorted(needed - set(table)))}.")
-    fields = {
+    fields: dict[str, Any] = {
         "name": str(info["name"]),
         "features": features,
         "present": np.stack([np.asarray(table[f"present_{m}"]) for m in features], axis=1),
@@ -189,8 +190,6 @@ def _read_npz(file: Path) -> dict[str, Any]:
     features = {key[2:]: x for key, x in arrays.items() if key.startswith("x_")}
     if not features:
         raise DataError(f"no array named x_<modality>; it holds {', '.join(arrays) or 'nothing'}.")
-    if "y" not in arrays:
-        raise DataError("no array named y (the labels; -1 where unknown).")
     known = {"y", "split", "ids", "class_names", "group", "text", "picture"}
     known |= {f"present_{m}" for m in features}
     extra = sorted(set(arrays) - known - {f"x_{m}" for m in features})
@@ -198,7 +197,8 @@ def _read_npz(file: Path) -> dict[str, Any]:
         if name.startswith("present_") or nearest(name, known):
             raise DataError(f"unknown array '{name}'.{nearest(name, known)}")
     n = len(next(iter(features.values())))
-    labels, class_names = _decode_labels(arrays["y"], arrays.get("class_names"))
+    y = arrays.get("y", np.full(n, UNKNOWN))
+    labels, class_names = _decode_labels(y, arrays.get("class_names"))
     present = [np.asarray(arrays.get(f"present_{m}", np.ones(n, bool))) for m in features]
     for modality, column in zip(features, present, strict=True):
         if column.shape != (n,):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.errors import DataError, shorten
+from envs.parquet import ParquetTable
 from envs.pools import checks
 
 KINDS = ("text", "picture", "audio")  # a text is held as it is, a picture or audio as the path of a file
@@ -230,5 +231,5 @@ def read_table(file: Path) -> dict[str, list[str]]:
     Raises:
         whatever pyarrow raises; call it inside of `envs.reading.reading`.
     """
-    table = pq.read_table(file)
-    return {kind: table[kind].to_pylist() for kind in KINDS if kind in table.column_names}
+    table = ParquetTable(file)
+    return table.read([kind for kind in KINDS if kind in table.schema.names])

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from envs.errors import DataError
+from envs.names import is_storable
 from envs.pools import checks, classes
 
 
@@ -57,6 +58,9 @@ class Pool:
         checks.check_ids(ids)
         checks.check_presence(columns["present"], len(features), ids)
         columns["labels"] = checks.checked_labels(columns["labels"], names, ids)
+        for field in ("name", "licence", "source", "notes"):
+            if not is_storable(str(getattr(self, field))):
+                raise DataError(f"The pool's {field} holds half a character; write it anew.")
         if "split" in columns:
             columns["split"] = checks.checked_split(columns["split"], ids)
         if "group" in columns:

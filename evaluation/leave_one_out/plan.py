@@ -17,7 +17,7 @@ from envs.fields import Help, Section, flat
 from envs.names import unique_names
 from envs.pools import Pool
 from envs.pools.partition import evaluation_roles, training_roles
-from envs.reading import first_repeated, read_json
+from envs.reading import first_repeated, parse_json, reading
 from envs.simulation import ProtocolConfig
 from envs.sources import absolute_name, draw_from_family, is_family, open_dataset
 from evaluation.comparison import FIRST_SEED, CompareConfig
@@ -173,7 +173,8 @@ class Plan:
 
 def _check_same(plan: dict[str, Any], file: Path) -> None:
     """Raise ConfigError, with the first difference, where a plan.json holds another plan."""
-    before = flat(read_json(file, "cannot be read ({reason}); choose another --out", ConfigError), lists=True)
+    with reading(file, "cannot be read ({reason}); choose another --out", ConfigError):
+        before = flat(parse_json(file.read_text("utf-8")), lists=True)
     now = flat(plan, lists=True)
     for name in [*now, *before]:
         if name not in before or name not in now or before[name] != now[name]:

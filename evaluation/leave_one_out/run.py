@@ -34,11 +34,14 @@ from runtime.signals import interruptions
 FINISHED = "finished"  # mark in the folder of a training that ended by itself
 
 
-def leave_one_out(config: LeaveOneOutConfig, out: Path | str, progress: Callable[..., None] = print) -> LeaveOneOut:
+def leave_one_out(
+    config: LeaveOneOutConfig, out: Path | str, progress: Callable[..., None] = print, trust: bool = False
+) -> LeaveOneOut:
     """Train, average and compare; what is finished in `out` is not done again.
 
     Args:
         progress: called with a line of text, as by `compare`.
+        trust: go on with trainings in `out` whoever wrote them, also where that runs code; see `train`.
 
     Returns:
         what the policies are worth; leave_one_out.json is made of it.
@@ -53,7 +56,7 @@ def leave_one_out(config: LeaveOneOutConfig, out: Path | str, progress: Callable
         folder.lock()
         try:
             plan.record(folder)
-            return _work(plan, folder, progress)
+            return _work(plan, folder, progress, trust)
         finally:
             folder.release()
     except OSError as error:
@@ -61,8 +64,8 @@ def leave_one_out(config: LeaveOneOutConfig, out: Path | str, progress: Callable
         raise ConfigError(f"Cannot write {place}: {error.strerror}; choose another --out.") from error
 
 
-def _work(plan: Plan, folder: RunFolder, progress: Callable[..., None]) -> LeaveOneOut:
-    runs = _train_all(plan, folder, progress)
+def _work(plan: Plan, folder: RunFolder, progress: Callable[..., None], trust: bool) -> LeaveOneOut:
+    runs = _train_all(plan, folder, progress, trust)
     policies = folder.root / "policies"
     cards = _average_all(plan, runs, policies)
     save_policy(*_average(list(runs.values())), folder.policy)
@@ -91,7 +94,7 @@ def _work(plan: Plan, folder: RunFolder, progress: Callable[..., None]) -> Leave
     return result
 
 
-def _train_all(plan: Plan, folder: RunFolder, progress: Callable[..., None]) -> dict[str, Path]:
+def _train_all(plan: Plan, folder: RunFolder, progress: Callable[..., None], trust: bool) -> dict[str, Path]:
     """Train what is not finished; the run folder of each training."""
     runs = {training.name: folder.root / "training" / training.name for training in plan.trainings}
     opens = {source.name: source.trains for source in plan.sources}
@@ -103,7 +106,7 @@ def _train_all(plan: Plan, folder: RunFolder, progress: Callable[..., None]) -> 
             continue
         line.say(f"{text}: on {', '.join(training.sources)}", last=True)
         datasets = tuple(opens[name] for name in training.sources)
-        _train(replace(plan.config.training, datasets=datasets, seed=training.seed), runs[training.name])
+        _train(replace(plan.config.training, datasets=datasets, seed=training.seed), runs[training.name], trust)
     return runs
 
 
@@ -116,7 +119,7 @@ def _average_all(plan: Plan, runs: Mapping[str, Path], policies: Path) -> dict[s
     return cards
 
 
-def _train(config: TrainConfig, path: Path) -> None:
+def _train(config: TrainConfig, path: Path, trust: bool) -> None:
     """Train, or go on, until the training ends by itself; its time before an interruption counts."""
     run = RunFolder(path)
     if path.exists() and not run.is_run():
@@ -126,7 +129,7 @@ def _train(config: TrainConfig, path: Path) -> None:
         if not run.is_run():
             train(config, path)
         elif left > 0:
-            train(replace(config, minutes=left), path, resume=True)
+            train(replace(config, minutes=left), path, resume=True, trust=trust)
         if came():
             raise KeyboardInterrupt
     (path / FINISHED).touch()

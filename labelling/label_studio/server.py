@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from envs.errors import ConfigError, DataError
+from envs.errors import ConfigError, shorten
 from envs.files import write_text
+from envs.reading import parse_json, reading, reason, typed
 from labelling.answers import Answer
 from labelling.events import Asked
 from labelling.label_studio.tasks import answers_of, labelling_interface, make_tasks
@@ -17,6 +18,7 @@ from labelling.project import Project
 
 TOKEN = "LABEL_STUDIO_API_KEY"  # environment variable with the user's access token; nothing writes it down
 _LINK = "label_studio.json"  # of a labelling project: which project of which server belongs to it
+NO_LABEL_STUDIO = "does not answer like Label Studio ({reason})"
 _SECONDS = 60
 _CHUNK = 50_000_000  # bytes of tasks in a request; a server takes 200 MB
 
@@ -40,14 +42,14 @@ def push(
     """
     xml, tasks = labelling_interface(project), make_tasks(project, event, media_url, left_out)
     with _server(url) as client:
-        number = _linked(project, url)
+        number = linked(project, url)
         if number is None:
             number = client.projects.create(title=project.settings.name, label_config=xml).id
             write_text(project.path / _LINK, json.dumps({"url": url.rstrip("/"), "project": number}) + "\n")
         else:
             client.projects.update(number, label_config=xml)  # classes may have come since
-        there = _there(_exported(client, number), event.batch)
-        new = [task for task in tasks if task["data"]["sample"] not in there]
+        known = there(exported(client, url, number), event.batch)
+        new = [task for task in tasks if task["data"]["sample"] not in known]
         part: list[dict[str, Any]] = []
         size = 0
         for task in new:
@@ -72,42 +74,56 @@ def pull(project: Project, url: str, annotator: str | None = None, left_out: lis
         ConfigError: without the SDK, the token or the server, or where no batch was pushed there.
         DataError: where the server's answer is no list of tasks.
     """
-    number = _linked(project, url)
+    number = linked(project, url)
     if number is None:
         raise ConfigError(f"{project.path} has sent nothing to {url}; begin with `ask --label-studio {url}`.")
     with _server(url) as client:
-        tasks = _exported(client, number)
+        tasks = exported(client, url, number)
     return answers_of(tasks, f"{url.rstrip('/')}/projects/{number}", annotator, left_out)
 
 
-def _there(tasks: list[dict[str, Any]], batch: int) -> set[str]:
+def there(tasks: list[dict[str, Any]], batch: int) -> set[str]:
     """Samples that need no task: they have one of this batch, or one that waits for an answer."""
-    return {
-        task["data"].get("sample")
-        for task in tasks
-        if task["data"].get("batch") == batch or not task.get("annotations")
-    }
+    found = set()
+    for task in tasks:
+        data = task.get("data")
+        if isinstance(data, dict) and isinstance(sample := data.get("sample"), str):
+            found |= {sample} if data.get("batch") == batch or not task.get("annotations") else set()
+    return found
 
 
-def _linked(project: Project, url: str) -> int | None:
-    """Number of the server's project; None before the first push."""
+def linked(project: Project, url: str) -> int | None:
+    """Number of the server's project; None before the first push.
+
+    Raises:
+        DataError: where that cannot be read.
+        ConfigError: where it is another server's.
+    """
     file = project.path / _LINK
     if not file.exists():
         return None
-    try:
-        link = json.loads(file.read_text("utf-8"))
-        known, number = str(link["url"]), int(link["project"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error!r}); delete it to begin a new project on the server.") from None
+    with reading(file, "cannot be read ({reason}); delete it to begin a new project on the server"):
+        link = parse_json(file.read_text("utf-8"))
+        known, number = typed(str, link["url"]), typed(int, link["project"])
+        if number < 1:
+            raise ValueError(f"it names the project {shorten(number)}")
     if known != url.rstrip("/"):
-        raise ConfigError(f"{project.path} belongs to {known}, and not to {url}; delete {file} to move it.")
+        raise ConfigError(f"{project.path} belongs to {shorten(known)}, and not to {url}; delete {file} to move it.")
     return number
 
 
-def _exported(client: Any, number: int) -> list[dict[str, Any]]:
-    """All tasks of a project with their annotations."""
-    stream = client.projects.exports.download_sync(number, export_type="JSON", download_all_tasks=True)
-    return json.loads(b"".join(stream) or b"[]")
+def exported(client: Any, url: str, number: int) -> list[dict[str, Any]]:
+    """All tasks of a project with their annotations.
+
+    Raises:
+        ConfigError: where the server answers something else.
+    """
+    answer = b"".join(client.projects.exports.download_sync(number, export_type="JSON", download_all_tasks=True))
+    with reading(url, NO_LABEL_STUDIO, ConfigError):
+        tasks: list[Any] = parse_json(answer or b"[]", list)
+        if not all(isinstance(task, dict) for task in tasks):
+            raise ValueError("it gives a list of something other than tasks")
+        return tasks
 
 
 @contextmanager
@@ -139,4 +155,4 @@ def _server(url: str) -> Iterator[Any]:
     except httpx.HTTPError as error:
         raise ConfigError(f"{url} cannot be reached ({error}); is the server running?") from None
     except ValueError as error:  # something answers that is no Label Studio
-        raise ConfigError(f"{url} does not answer like Label Studio ({str(error)[:200]}).") from None
+        raise ConfigError(f"{url} {NO_LABEL_STUDIO.replace('{reason}', reason(error))}.") from None

@@ -21,6 +21,8 @@ from policies.start import initial_selector
 if TYPE_CHECKING:
     from learners.settings import TrainConfig
 
+# What follows a checkpoint's name where it is damaged.
+UNREADABLE = "cannot be read ({reason}). Delete that folder and --resume again to go on from the one before it"
 Say = Callable[..., None]  # as `Progress`: shows a line, `last=True` ends it
 
 

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from envs.errors import PolicyError, shorten
+from envs.reading import parse_json, reading, typed
+from learners.algorithms.base import UNREADABLE
+
 FORMAT = 1
 ARRAYS_FILE, STATE_FILE = "learned.safetensors", "learned.json"
 
@@ -57,25 +61,28 @@ def read_state(folder: Path) -> LearnedState:
     """Read a checkpoint.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, SafetensorError: where it is damaged or of another format.
+        PolicyError: where it is damaged or of another format.
     """
-    rest = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    if rest["format"] != FORMAT:
-        raise ValueError(f"its format is {rest['format']!r}, and this version reads {FORMAT}")
-    by_kind: dict[str, dict[str, np.ndarray]] = {"weights": {}, "averaged": {}, "moments": {}}
-    for path, value in load_file(folder / ARRAYS_FILE).items():
-        kind, _, name = path.partition("/")
-        by_kind[kind][name] = value
-    moments: dict[int, dict[str, np.ndarray]] = {}
-    for path, value in by_kind["moments"].items():
-        number, _, name = path.partition("/")
-        moments.setdefault(int(number), {})[name] = value
-    return LearnedState(
-        weights=by_kind["weights"],
-        averaged=by_kind["averaged"],
-        moments=moments,
-        steps=int(rest["steps"]),
-        updates=int(rest["updates"]),
-        advantages=dict(rest["advantages"]),
-        labels={int(source): int(count) for source, count in rest["labels"]},
-    )
+    with reading(folder, UNREADABLE, PolicyError):
+        rest = parse_json((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if rest["format"] != FORMAT:
+            raise ValueError(f"its format is {shorten(rest['format'])}, and this version reads {FORMAT}")
+        by_kind: dict[str, dict[str, np.ndarray]] = {"weights": {}, "averaged": {}, "moments": {}}
+        for path, value in load_file(folder / ARRAYS_FILE).items():
+            if value.dtype.kind != "f" or not np.isfinite(value).all():
+                raise ValueError(f"{shorten(path)} holds a value that is no finite number")
+            kind, _, name = path.partition("/")
+            by_kind[kind][name] = value
+        moments: dict[int, dict[str, np.ndarray]] = {}
+        for path, value in by_kind["moments"].items():
+            number, _, name = path.partition("/")
+            moments.setdefault(int(number), {})[name] = value
+        return LearnedState(
+            weights=by_kind["weights"],
+            averaged=by_kind["averaged"],
+            moments=moments,
+            steps=typed(int, rest["steps"]),
+            updates=typed(int, rest["updates"]),
+            advantages=typed(dict[str, Any], rest["advantages"]),
+            labels=dict(typed(list[tuple[int, int]], rest["labels"])),
+        )

@@ -24,10 +24,11 @@ from envs.pools import Pool
 from envs.pools.oversampling import oversample
 from envs.pools.partition import Start, partition, training_roles
 from envs.randomness import start_seed, stream
+from envs.reading import read_arrays, reading
 from envs.simulation import ProtocolConfig
 from envs.source import draw_start, open_source, training_starts, training_trainer
 from envs.sources import is_family
-from learners.algorithms.base import Say, Trainer, silent
+from learners.algorithms.base import UNREADABLE, Say, Trainer, silent
 from learners.algorithms.population import (
     Arena,
     draw_protocol,
@@ -294,10 +295,10 @@ class EvolutionTrainer(Trainer):
         Raises:
             PolicyError: where it cannot be read, or leads elsewhere.
         """
-        state = ArrayStore(checkpoint).get(_STATE)
-        again = "Delete that folder and --resume again to go on from the one before it."
-        if state is None or not {"told", "mean", "labels"} <= state.keys():
-            raise PolicyError(f"The checkpoint {checkpoint} cannot be read. {again}")
+        with reading(checkpoint, UNREADABLE, PolicyError):
+            state = read_arrays(ArrayStore(checkpoint).path(_STATE))
+            if lacks := {"told", "mean", "labels"} - state.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(lacks))}")
         # As it was when the run began: another version may ship another policy. Earlier checkpoints do not hold it.
         initial = state.get("initial", self._initial)
         try:

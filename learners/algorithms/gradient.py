@@ -15,7 +15,8 @@ from ray.tune.trainable import trainable
 from envs.errors import ConfigError, PolicyError, TrustError
 from envs.multimodal_al import VectorMultimodalALEnv
 from envs.names import unique_names
-from learners.algorithms.base import Say, Trainer, silent
+from envs.reading import reading
+from learners.algorithms.base import UNREADABLE, Say, Trainer, silent
 from learners.algorithms.checkpoint import is_pickled, read_state, write_state
 from learners.algorithms.ppo import APPO, PPO
 from learners.algorithms.reinforce import RESULTS, Reinforce
@@ -126,16 +127,11 @@ class GradientTrainer(Trainer):
                 "code of whoever wrote it. If that was you or somebody you trust, go on with: python run.py train "
                 f"--out {checkpoint.parent.parent} --resume --trust-checkpoint"
             )
-        try:
+        with reading(checkpoint, UNREADABLE, PolicyError):
             if pickled:
                 self.algorithm.restore_from_path(str(checkpoint.absolute()))
             else:
                 self.algorithm.set_learned_state(read_state(checkpoint))
-        except Exception as error:  # whatever safetensors, torch or RLlib raise on a damaged folder
-            raise PolicyError(
-                f"The checkpoint {checkpoint} cannot be read ({type(error).__name__}: {error}). Delete that folder "
-                "and --resume again to go on from the one before it."
-            ) from error
 
     def stop(self) -> None:
         self.algorithm.stop()

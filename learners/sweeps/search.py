@@ -30,9 +30,10 @@ from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from envs.errors import ConfigError, TrustError
+from envs.errors import ConfigError, TrustError, shorten
 from envs.fields import flat
 from envs.origin import is_signed_folder, sign_folder
+from envs.reading import parse_json, reading, typed
 from envs.source import open_source, training_starts, training_trainer
 from envs.sources import absolute_name, is_family, open_dataset
 from learners.algorithms.population import Arena, play_population
@@ -50,7 +51,7 @@ from runtime.progress import Progress
 FIRST_START = 1_000_000  # seeds of the measured starts; those of training begin at 0
 SPACES = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
 DESCRIBED = "sweep.yaml"
-POLICY = "policy_folder"  # of a checkpoint that trials exchange
+SLICE, POLICY = "slice.json", "policy_folder"  # of a checkpoint that trials exchange
 BY_START = "by_start"  # beside the means in a trial's report: the figures of each measured start
 
 
@@ -243,7 +244,7 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | N
     taken = tune.get_checkpoint()
     if taken is not None:  # of this trial before a failure, or of a stronger one
         with taken.as_directory() as folder:
-            done = json.loads((Path(folder) / "slice.json").read_text())["done"]
+            done = slices_done(Path(folder) / SLICE, config.slices)
             if config.search == "population":
                 shutil.rmtree(run.root, ignore_errors=True)
                 shutil.copytree(Path(folder) / POLICY, run.root)
@@ -273,10 +274,24 @@ def _trial(chosen: dict[str, Any], config: SweepConfig, out: str, place: str | N
         copy.finish()
 
 
+def slices_done(file: Path, slices: int) -> int:
+    """How many slices a trial had done when it wrote a checkpoint, of so many.
+
+    Raises:
+        ConfigError: where the file says no such number.
+    """
+    words = "says not how far its trial had come ({reason}); restore it, or begin another sweep in another --out"
+    with reading(file, words, ConfigError):
+        done = typed(int, parse_json(file.read_text(encoding="utf-8"))["done"])
+        if not 0 <= done <= slices:
+            raise ValueError(f"{shorten(done)} slices of {slices}")
+        return done
+
+
 def _checkpoint(run: RunFolder, done: int, whole: bool) -> Any:
     """A temporary folder with what another process needs to go on."""
     folder = tempfile.TemporaryDirectory()
-    Path(folder.name, "slice.json").write_text(json.dumps({"done": done}))
+    Path(folder.name, SLICE).write_text(json.dumps({"done": done}))
     if whole:
         keep = shutil.ignore_patterns("tensorboard", ".lock")
         shutil.copytree(run.root, Path(folder.name) / POLICY, ignore=keep)

@@ -8,10 +8,12 @@ import pytest
 
 from benchmarks import fuzz
 from benchmarks.readers import Reader, readers
+from benchmarks.run_readers import LEFT
 
 READERS = (
     "pool folder", "pool .npz", "table", "samples and features", "Label Studio export", "labelling project",
-    "exported model", "policy", "settings", "history of a run", "array store", "journal",
+    "exported model", "policy", "settings", "array store", "journal", "Label Studio link",
+    "Label Studio server", *LEFT,
 )  # fmt: skip
 GOOD = (fuzz.REFUSED, fuzz.SAME, fuzz.OTHER)
 

@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks.kill.commands import preload, run
 from benchmarks.kill.ledger import Ledger, majority, samples_of, seen_in
+from benchmarks.kill.longer import LongRuns
 from benchmarks.kill.session import Session
+from benchmarks.kill.whole import halves
 from tests.support.paths import ROOT
 
 
@@ -84,9 +86,47 @@ def _renumbered(event: dict, number: int) -> dict:
     return event | {"n": number}
 
 
+CONTENTS = {
+    "json": b'{"a": 1}',
+    "jsonl": b'{"a": 1}\n{"a": 2}\n',
+    "yaml": b"a: [1]",
+    "csv": b"a\n12\n",
+    "md": b"words\n",
+    "svg": b"<svg></svg>\n",
+    "html": b"<html></html>",
+    "png": b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\xaeB`\x82",
+}
+
+
+@pytest.mark.parametrize("suffix", CONTENTS)
+def test_half_a_file_is_noticed(suffix: str, tmp_path: Path) -> None:
+    file, content = tmp_path / f"f.{suffix}", CONTENTS[suffix]
+    file.write_bytes(content)
+    assert halves(tmp_path, "") == []
+    file.write_bytes(content.replace(b"1}\n", b"\n") if suffix == "jsonl" else content[:-2])
+    (half,) = halves(tmp_path, "")
+    assert half.startswith(str(file))
+    file.rename(tmp_path / f".unfinished-1.{suffix}")
+    assert halves(tmp_path, "") == []
+
+
+@pytest.mark.slow
+def test_another_end_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that begins to train with another seed."""
+    runs = LongRuns(tmp_path, random.Random(0))
+    while not runs.tally["train (evolution): ended"]:
+        runs.death("train (evolution)")
+    assert not runs.faults
+    runs.commands["train (evolution)"].begin.extend(["--seed", "1"])
+    while not runs.faults:
+        runs.death("train (evolution)")
+    assert runs.faults["lost"] == 1 and "ends otherwise" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_deaths_failures_and_power_cuts_lose_nothing() -> None:
     command = [sys.executable, "-m", "benchmarks.kill", "--deaths", "100", "--failures", "50", "--cuts", "20"]
+    command += ["--long", "12"]
     done = subprocess.run([*command, "--seed", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost 0  other 0  traceback 0" in done.stdout
+    assert "lost 0, other 0, traceback 0" in done.stdout

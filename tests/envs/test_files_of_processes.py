@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.files import UNFINISHED, remove_unfinished
+from envs.files import UNFINISHED, new_folder, remove_unfinished
 from tests.support.paths import ROOT
 
 WRITE = """
@@ -120,3 +120,79 @@ def test_a_kill_between_two_steps_leaves_the_older_file(step: str, tmp_path: Pat
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "a").read_text() == "older"
     assert sorted(path.name[: len(UNFINISHED)] for path in tmp_path.iterdir()) == [UNFINISHED, "a"]
+
+
+CUT_FOLDER = """
+import os, signal, sys
+from pathlib import Path
+from envs.files import new_folder
+rename = os.rename
+def late(old, new):
+    if sys.argv[1] == "swap" and Path(old).name == "new" and not os.path.lexists(new):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(old, new)
+os.rename = late
+with new_folder(Path(sys.argv[2]), lambda path: True) as new:
+    (new / "part").write_text("newer")
+    if sys.argv[1] == "write":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("at work", flush=True)
+    if sys.argv[1] == "wait":
+        sys.stdin.read()
+"""
+
+
+def cut(step: str, folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CUT_FOLDER, step, str(folder)]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def hidden(place: Path) -> list[Path]:
+    return sorted(place.glob(f"{UNFINISHED}*"))
+
+
+def write(folder: Path, fail: bool = False) -> None:
+    with new_folder(folder, lambda path: True) as new:
+        if fail:
+            raise OSError("full")
+        (new / "part").write_text("last")
+
+
+def test_what_a_killed_process_left_goes_when_the_folder_is_written_again(tmp_path: Path) -> None:
+    folder, other = tmp_path / "a", tmp_path / "b"
+    for place in (folder, folder, other):
+        assert cut("write", place).wait() == -signal.SIGKILL
+    assert len(hidden(tmp_path)) == 2  # the second of `a` has removed the first
+    write(folder)
+    (left,) = hidden(tmp_path)  # of `b`
+    write(other)
+    assert not left.exists() and sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_an_older_folder_stays_until_a_newer_one_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "part").write_text("older")
+    assert cut("swap", folder).wait() == -signal.SIGKILL
+    with pytest.raises(OSError, match="full"):
+        write(folder, fail=True)
+    (left,) = hidden(tmp_path)
+    assert (left / "old" / "part").read_text() == "older" and not folder.exists()
+    write(folder)
+    assert os.listdir(tmp_path) == ["a"] and (folder / "part").read_text() == "last"
+
+
+def test_what_a_process_is_writing_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    process = cut("wait", folder)
+    try:
+        assert process.stdout.readline() == "at work\n"
+        write(folder)
+        assert len(hidden(tmp_path)) == 1 and (folder / "part").read_text() == "last"
+        process.communicate("", timeout=60)
+        assert process.returncode == 0
+        assert os.listdir(tmp_path) == ["a"] and (folder / "part").read_text() == "newer"
+    finally:
+        process.kill()
+        process.wait()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from envs.errors import DataError
 from labelling.api import LabellingProject
 from labelling.identity import KEY, Identity
 from tests.support.labelling import IDS, annotation, init, labels, task, tell, told, write
@@ -171,6 +172,25 @@ def test_a_person_in_two_cases(project: LabellingProject, tmp_path: Path, capsys
     (tmp_path / "mine.csv").write_text("id,label,annotator\ns1,red,anna\n")
     assert tell(project, tmp_path / "mine.csv") == 2
     assert "'anna' differs from 'Anna' by case only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        ("a\nb", "a name needs one line"),
+        ("a\u202eb", "characters that are seen"),
+        ("\u200b", "characters that are seen"),
+        ("\ud83d", "a name needs one line"),
+        ("x" * 501, "has 501 characters"),
+        (5, "is no text"),
+    ],
+)
+def test_an_annotator_is_a_name(who: object, words: str, project: LabellingProject) -> None:
+    with pytest.raises(DataError, match=words):
+        project.tell({"s1": "red"}, annotator=who)
+    assert labels(project) == {}
+    for known in ("Jos\u00e9", "\U0001f469\u200d\U0001f4bb", "x" * 500):
+        project.tell({"s1": "red"}, annotator=known)
 
 
 def test_a_number_and_a_mail_address_are_one_person(project: LabellingProject, tmp_path: Path, capsys) -> None:

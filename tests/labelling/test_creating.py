@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 import run
 from envs.errors import DataError
 from labelling.api import LabellingProject
+from labelling.creating import create_project, samples_from_pool
 from labelling.events import Asked
 from labelling.identity import KEY
 from labelling.label_studio.tasks import make_tasks
+from labelling.project import Settings
 from policies.policy_file import pretrained_policy
 from tests.support.labelling import init
 
@@ -120,6 +123,25 @@ def test_classes_are_names_and_not_a_file(tmp_path: Path, capsys) -> None:
     flags = ["--samples", "emoji", "--classes", str(tmp_path / "classes.txt")]
     assert run.main(["init", str(tmp_path / "shop"), *flags]) == 2
     assert "give the names themselves" in capsys.readouterr().err
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path, capsys) -> None:
+    name = f"{tmp_path}/caf\udce9"  # as Python reads a name in Latin-1
+    with pytest.raises(SystemExit):
+        run.main(["init", name, "--samples", "emoji"])
+    assert "is no UTF-8" in capsys.readouterr().err
+    with pytest.raises(DataError, match="is no UTF-8"):
+        create_project(name, samples_from_pool("emoji", False), Settings("p"))
+    samples = replace(samples_from_pool("emoji", False), media={"text": ["\ud83d"]})
+    with pytest.raises(DataError, match="holds half a character"):
+        create_project(tmp_path / "p", samples, Settings("p"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pile_without_labels(tmp_path: Path, capsys) -> None:
+    np.savez(tmp_path / "x.npz", x_a=np.ones((9, 2)))
+    assert run.main(["init", str(tmp_path / "shop"), "--samples", str(tmp_path / "x.npz")]) == 0
+    assert "labels          0 so far" in capsys.readouterr().out
 
 
 def test_a_file_is_named_once(tmp_path: Path, capsys) -> None:

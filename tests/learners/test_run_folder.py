@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ def save(text: str):
         (Path(folder) / "weights").write_text(text)
 
     return write
+
+
+def row(iteration: int, **more: object) -> dict[str, object]:
+    """What every algorithm says of an iteration."""
+    return {"iteration": iteration, "episodes": 8 * iteration, "seconds": 0.5, "aulc": 0.6} | more
 
 
 def names(run: RunFolder) -> list[str]:
@@ -97,22 +103,39 @@ def test_the_last_three_are_kept(run: RunFolder) -> None:
 def test_history_drops_what_a_kill_cut_short(run: RunFolder) -> None:
     assert run.read_history() == []
     for i in range(4):
-        run.append_history({"iteration": i, "reward": i / 2})
+        run.append_history(row(i, reward=i / 2))
     with run.history.open("a") as stream:
         stream.write('{"iteration": 4, "rew')  # no end of line either
-    assert [row["iteration"] for row in run.read_history()] == [0, 1, 2, 3]
-    assert [row["iteration"] for row in run.read_history(until=1)] == [0, 1]
+    assert [r["iteration"] for r in run.read_history()] == [0, 1, 2, 3]
+    assert [r["iteration"] for r in run.read_history(until=1)] == [0, 1]
     rows = run.truncate_history(2)
-    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    assert [r["iteration"] for r in rows] == [0, 1, 2]
     assert rows[2]["reward"] == 1.0
-    run.append_history({"iteration": 3, "reward": -1.0})
-    assert [row["reward"] for row in run.read_history()] == [0.0, 0.5, 1.0, -1.0]
+    run.append_history(row(3, reward=-1.0))
+    assert [r["reward"] for r in run.read_history()] == [0.0, 0.5, 1.0, -1.0]
 
 
 def test_history_of_nothing_can_be_truncated(run: RunFolder) -> None:
     assert run.truncate_history(5) == []
-    run.append_history({"iteration": 0})
-    assert run.read_history() == [{"iteration": 0}]
+    run.append_history(row(0))
+    assert run.read_history() == [row(0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"iteration": None}, "row 2 has None for 'iteration'"),
+        ({"iteration": 1.5}, "1.5 for 'iteration'"),
+        ({"seconds": "1"}, "'1' for 'seconds'"),
+        ({"aulc": None}, "None for 'aulc'"),
+        ({"aulc_minus/badge": [1]}, "[1] for 'aulc_minus/badge'"),
+    ],
+)
+def test_history_of_something_else_is_refused(change: dict, words: str, run: RunFolder) -> None:
+    run.append_history(row(1))
+    run.append_history(row(2) | change)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        run.read_history()
 
 
 def test_text_is_written_whole(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +204,7 @@ def test_a_folder_is_vacant_until_a_run_writes_into_it(tmp_path: Path) -> None:
     assert not run.is_vacant()  # settings that somebody wrote
     run.lock()
     run.release()
-    run.append_history({"iteration": 1})
+    run.append_history(row(1))
     assert not run.is_vacant()
 
 

@@ -24,7 +24,7 @@ from tests.support.training import command, run, train_command
 
 def iterate(folder: RunFolder, number: int, size: int = 100) -> None:
     """What training does in an iteration."""
-    folder.append_history({"iteration": number})
+    folder.append_history({"iteration": number, "episodes": number, "seconds": 1.0, "aulc": 0.5})
     folder.save_checkpoint(number, lambda aside: (Path(aside) / "state").write_bytes(bytes([number]) * size))
 
 

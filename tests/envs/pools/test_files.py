@@ -70,9 +70,14 @@ def test_npz_labels_of_every_kind(tmp_path: Path, y: list) -> None:
     assert pool.num_classes == 2
 
 
+def test_npz_without_labels(tmp_path: Path) -> None:
+    pool = load_pool(write_npz(tmp_path / "a.npz", y=None, class_names=None))
+    np.testing.assert_array_equal(pool.labels, np.full(N, -1))
+    assert pool.class_names == ()
+
+
 BAD_NPZ = {
     "no features": ({"x_image": None, "x_text": None, "present_text": None}, "x_<modality>"),
-    "no labels": ({"y": None}, "no array named y"),
     "label with a fraction": ({"y": np.arange(N) / 2}, "row 1: label 0.5"),
     "unknown label": ({"y": np.array(["ant", "wasp"] * 6)}, "row 1: label 'wasp'"),
     "labels as objects": ({"y": np.array([0, None] * 6)}, "cannot be read"),

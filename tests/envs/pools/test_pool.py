@@ -69,6 +69,13 @@ BAD = {
     "repeated id": ({"ids": edited(GOOD["ids"], 9, "id2")}, "'id2' occurs in rows 2 and 9"),
     "empty id": ({"ids": edited(GOOD["ids"], 9, "")}, "Row 9 has an empty id"),
     "no id": ({"ids": np.array([*GOOD["ids"][:-1], None])}, "Row 11 has no id"),
+    "half a character in an id": (
+        {"ids": edited(GOOD["ids"].astype(object), 3, "a\ud83d")},
+        "Row 3: id .* half",
+    ),
+    "half a character in a group": ({"group": np.array(["\ud83d"] * N)}, "Row 0: group .* half a char"),
+    "half a character in a text": ({"text": np.array(["a"] * 11 + ["\ud83d"])}, "Row 11: text .* half a char"),
+    "half a character in its name": ({"name": "\ud83d"}, "pool's name holds half a character"),
     "empty group": ({"group": edited(GOOD["group"], 4, "")}, r"row 4 \(id 'id4'\).*empty group"),
     "label too large": (
         {"labels": edited(GOOD["labels"], 6, 3)},

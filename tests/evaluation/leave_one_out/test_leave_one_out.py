@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, TrustError
 from envs.pools.partition import evaluation_roles
 from envs.sources import open_dataset
 from evaluation.leave_one_out.plan import LeaveOneOutConfig, name_sources, plan_trainings
@@ -229,6 +230,19 @@ def test_budgets_are_judged_each_on_the_data_sets_that_can_supply_them(whole):
         assert {summary.protocol.name for summary in summaries.values()} == {name}
     words = markdown(result)
     assert words.count("## 6 + 2 x 3 labels") == 1 and words.count("is judged on one pool of") == 1
+
+
+def test_trainings_of_somebody_else_take_a_word(whole, tmp_path):
+    """A folder from elsewhere, in which one training was interrupted and a link leads out."""
+    result, out, _ = whole
+    shutil.copytree(out, tmp_path / "out")
+    run = next(path.parent for path in sorted((tmp_path / "out" / "training").glob("*/finished")))
+    (run / "finished").unlink()
+    (run / "notes").symlink_to(tmp_path)
+    with pytest.raises(TrustError, match="is a link that leads out of"):
+        leave_one_out(config(), tmp_path / "out", quiet)
+    again = leave_one_out(config(), tmp_path / "out", quiet, trust=True)
+    assert again.over_targets == result.over_targets
 
 
 def wait_for(checkpoint: Path, alive: Callable[[], bool] = lambda: True) -> None:

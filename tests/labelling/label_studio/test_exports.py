@@ -12,7 +12,7 @@ from labelling.answers import moment
 from labelling.api import LabellingProject
 from labelling.events import Told
 from labelling.identity import KEY, Identity
-from labelling.label_studio.server import _there
+from labelling.label_studio.server import there
 from labelling.state import summary_of
 from tests.support.labelling import IDS, annotation, init, labels, task, tell, told
 
@@ -125,7 +125,7 @@ def test_relations_say_nothing(project: LabellingProject, tmp_path: Path, capsys
 
 def test_tasks_that_wait_are_not_made_again() -> None:
     tasks = [task("a", batch=1), task("b", annotation("red"), batch=1), task("c", annotation("red"), batch=2)]
-    assert _there(tasks, 2) == {"a", "c"}
+    assert there(tasks, 2) == {"a", "c"}
 
 
 def test_an_export_is_one_file_in_the_journal(project: LabellingProject, tmp_path: Path) -> None:
