@@ -293,7 +293,9 @@ def test_splits_interrupted_twice_equal_uninterrupted(tmp_path, capsys):
 
 def test_trainings_start_from_a_policy_that_has_seen_nothing(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("evaluation.leave_one_out.run.leave_one_out", lambda config, *_, **__: seen.append(config) or 1 / 0)
+    monkeypatch.setattr(
+        "evaluation.leave_one_out.run.leave_one_out", lambda config, *_, **__: seen.append(config) or 1 / 0
+    )
     for words in ((), ("--set", "policy.state=[]"), ("--set", "policy.initial=zero")):
         with pytest.raises(ZeroDivisionError):
             main(arguments(tmp_path / "out", *words))
