@@ -68,7 +68,10 @@ class VectorMultimodalALEnv(VectorEnv):
         gradient: float32 [K, 64], sketch of its gradient embedding
         hidden: float32 [K, 32], sketch of its normalised hidden features
         fisher: float32 [K, 64], its Fisher embedding, whitened by what is labelled
-        labelled_distance: float32 [K], to the nearest labelled sample
+        input: float32 [K, 64], its input features, scaled to length 1 as a whole
+        input_distance: float32 [K], to the nearest labelled one, in those
+        uncertainty: float32 [K], 1 less the margin of its most probable class
+        labelled_distance: float32 [K], to the nearest labelled one, in hidden features
         predicted: int16 [K], predicted class
         valid: int8 [K], 0 where the slot is empty
         state: float32 [S], one entry for each of `envs.candidates.STATE`

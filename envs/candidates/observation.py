@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.candidates.features import STATE
-from envs.candidates.view import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH
+from envs.candidates.view import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH, INPUT_SKETCH
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,12 @@ OBSERVATION: dict[str, Field] = {
             "its Fisher embedding, whitened by what is labelled",
             halved=True,
         ),
-        Field("labelled_distance", "float32", ("K",), "to the nearest labelled sample", halved=True),
+        Field(
+            "input", "float32", ("K", INPUT_SKETCH), "its input features, scaled to length 1 as a whole", halved=True
+        ),
+        Field("input_distance", "float32", ("K",), "to the nearest labelled one, in those", halved=True),
+        Field("uncertainty", "float32", ("K",), "1 less the margin of its most probable class", 0, 1, halved=True),
+        Field("labelled_distance", "float32", ("K",), "to the nearest labelled one, in hidden features", halved=True),
         Field("predicted", "int16", ("K",), "predicted class", 0, np.iinfo(np.int16).max),
         Field("valid", "int8", ("K",), "0 where the slot is empty", 0, 1),
         Field("state", "float32", ("S",), "one entry for each of `envs.candidates.STATE`"),

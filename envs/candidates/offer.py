@@ -29,6 +29,9 @@ class Candidates:
     gradient: Tensor  # [E, K, GRADIENT_SKETCH]
     hidden: Tensor  # [E, K, HIDDEN_SKETCH]
     fisher: Tensor  # [E, K, FISHER_SKETCH]
+    input: Tensor  # [E, K, INPUT_SKETCH]
+    input_distance: Tensor  # [E, K] to the nearest labelled sample, in input features
+    uncertainty: Tensor  # [E, K] in [0, 1]
     labelled_distance: Tensor  # [E, K] to the nearest labelled sample, in hidden features
     predicted: Tensor  # int64 [E, K] predicted class
     state: Tensor  # [E, len(STATE)]
@@ -84,6 +87,9 @@ def offer(
         gradient=_pad(view.gradient_sketch, cap).mT,
         hidden=_pad(view.hidden_sketch, cap).mT,
         fisher=_pad(view.fisher, cap).mT,
+        input=_pad(view.inputs, cap).mT,
+        input_distance=_pad(view.input_distance, cap),
+        uncertainty=_pad((1.0 + view.margin).clamp(0.0, 1.0), cap),
         labelled_distance=_pad(view.labelled_distance, cap),
         predicted=_pad(view.top[1], cap),
         state=torch.stack([entry.value(view) for entry in STATE.values()], 1),

@@ -18,6 +18,7 @@ from envs.round import Round
 GRADIENT_SKETCH = 64  # numbers that stand for a gradient embedding
 HIDDEN_SKETCH = 32  # numbers that stand for the hidden features
 FISHER_SKETCH = 64  # directions in which Fisher information is followed
+INPUT_SKETCH = 64  # directions in which input features are followed
 NEIGHBOURS = 5  # labelled samples that speak for a candidate's surroundings
 
 
@@ -174,9 +175,29 @@ class View:
         identity = torch.eye(v.shape[1], device=v.device)
         root = torch.linalg.cholesky(identity + labelled @ labelled.mT / total)
         whitened = torch.linalg.solve_triangular(root, v * (self.batch_size / total) ** 0.5, upper=False)
-        if v.shape[1] > FISHER_SKETCH:
-            whitened = _leading_directions(whitened @ whitened.mT).mT @ whitened
-        return torch.nn.functional.pad(whitened, (0, 0, 0, FISHER_SKETCH - whitened.shape[1]))
+        return _in_leading_directions(whitened, FISHER_SKETCH)
+
+    @cached_property
+    def _unit_inputs(self) -> Tensor:  # [E, D, K]
+        return self._unit_inputs_at(self.positions)
+
+    def _unit_inputs_at(self, positions: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(rows_at(self.round.model.inputs(), positions), dim=1)
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """Input features, all modalities side by side and together of length 1, [E, INPUT_SKETCH, K].
+
+        In the directions in which the candidates' hold most; distances between them hardly change.
+        """
+        return _in_leading_directions(self._unit_inputs, INPUT_SKETCH)
+
+    @cached_property
+    def input_distance(self) -> Tensor:
+        """To the nearest labelled sample, in input features of length 1."""
+        x, labelled = self._unit_inputs, self._unit_inputs_at(self.round.labelled)
+        nearest = (labelled.square().sum(1)[:, :, None] - 2.0 * torch.bmm(labelled.mT, x)).amin(1)
+        return (x.square().sum(1) + nearest).clamp_min(0.0).sqrt()
 
     @cached_property
     def gradient_sketch(self) -> Tensor:  # [E, GRADIENT_SKETCH, K]
@@ -194,14 +215,21 @@ def _hidden_sketch(outputs: Outputs) -> Tensor:
     return torch.matmul(_gaussian_projection(hidden.shape[1], hidden.shape[2], str(hidden.device)), normalised)
 
 
-def _leading_directions(gram: Tensor) -> Tensor:
-    """An orthonormal basis of about the span of the FISHER_SKETCH leading eigenvectors of [E, D, D], [E, D, that many].
+def _in_leading_directions(points: Tensor, count: int) -> Tensor:
+    """Points [E, D, K] in coordinates along their `count` leading directions, zeros where D is less, [E, count, K]."""
+    if points.shape[1] > count:
+        return _leading_directions(points @ points.mT, count).mT @ points
+    return torch.nn.functional.pad(points, (0, 0, 0, count - points.shape[1]))
+
+
+def _leading_directions(gram: Tensor, count: int) -> Tensor:
+    """An orthonormal basis of about the span of the `count` leading eigenvectors of [E, D, D], [E, D, count].
 
     Two steps of subspace iteration (Halko et al. 2011, arXiv 0909.4061). Eigenvalues themselves are not needed, and
     LAPACK does not always find those of a model that is sure of everything.
     """
     scale = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-30)[:, None, None]
-    begin = _gaussian_matrix(gram.shape[1], FISHER_SKETCH, str(gram.device)).expand(len(gram), -1, -1)
+    begin = _gaussian_matrix(gram.shape[1], count, str(gram.device)).expand(len(gram), -1, -1)
     directions = torch.linalg.qr(gram / scale @ begin).Q
     return torch.linalg.qr(gram / scale @ directions).Q
 

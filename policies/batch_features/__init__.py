@@ -16,13 +16,21 @@ from torch import Tensor
 
 from envs.registry import Registry
 from policies.batch_features.base import BatchFeature, BatchView
-from policies.batch_features.coverage import ClassShare, CoverageGain
+from policies.batch_features.coverage import ClassShare, CoverageGain, UncertainCoverageGain
 from policies.batch_features.distance import BatchDistance, CoresetDistance, GradientDistance
 from policies.batch_features.fisher import FisherGain
 
 __all__ = ["BATCH_FEATURES", "DEFAULT_BATCH_FEATURES", "BatchAware", "BatchFeature", "BatchView"]
 
-_OURS = (GradientDistance, BatchDistance, CoresetDistance, ClassShare, FisherGain, CoverageGain)
+_OURS = (
+    GradientDistance,
+    BatchDistance,
+    CoresetDistance,
+    ClassShare,
+    FisherGain,
+    CoverageGain,
+    UncertainCoverageGain,
+)
 BATCH_FEATURES: Registry[type[BatchFeature]] = Registry(
     "batch feature",
     "subclass of policies.batch_features.BatchFeature",

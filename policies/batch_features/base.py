@@ -38,6 +38,18 @@ class BatchView:
         return self.observation["fisher"].float()
 
     @cached_property
+    def input(self) -> Points:
+        return Points(self.observation["input"].float())
+
+    @cached_property
+    def input_distance(self) -> Tensor:  # to the nearest labelled sample, [B, K]
+        return self.observation["input_distance"].float()
+
+    @cached_property
+    def uncertainty(self) -> Tensor:  # in [0, 1], [B, K]
+        return self.observation["uncertainty"].float()
+
+    @cached_property
     def labelled(self) -> Tensor:  # distance to the nearest labelled sample, [B, K]
         return self.observation["labelled_distance"].float()
 
@@ -57,8 +69,9 @@ class BatchView:
 
     def narrow(self, index: Tensor) -> None:
         """Keep the candidates at index [B, k] only, before the first pick."""
-        for name in ("valid", "gradient", "hidden", "fisher", "labelled", "predicted"):
-            self.__dict__.pop(name, None)  # computed of all candidates
+        computed = [name for name, value in vars(type(self)).items() if isinstance(value, cached_property)]
+        for name in computed:
+            self.__dict__.pop(name, None)  # it was computed of all candidates
         self.observation = {
             name: values if name == "state" else values[torch.arange(len(index), device=index.device)[:, None], index]
             for name, values in self.observation.items()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from envs.candidates import log_ratio
 from policies.batch_features.base import BatchFeature
 
-BANDWIDTH = 0.2  # of the coverage kernel, in mean squared distances between candidates
 REFERENCES = 512  # candidates at most whose coverage counts
 
 
@@ -39,26 +40,29 @@ class ClassShare(BatchFeature):
 
 
 class CoverageGain(BatchFeature):
-    """Log of what the candidate adds to the kernel coverage of the candidates (this is MaxHerding)."""
+    """Log of what the candidate adds to the coverage of the candidates' input features (this is MaxHerding).
+
+    The coverage of a sample is its largest kernel exp(-d^2) to a labelled or picked one, d between input features of
+    length 1; the gain is summed over candidates spread over the pool (Bae et al. 2024, arXiv 2407.12212).
+    """
 
     name = "coverage_gain"
-    words = ("stands for many other samples", "stands for few other samples")
-    default = False
+    words = ("stands for many samples unlike the labelled ones", "stands for few samples unlike the labelled ones")
+    groups: ClassVar[tuple[str, ...]] = ("batch", "coverage")
+
+    def weights(self, at: Tensor) -> Tensor:
+        """What covering the candidates at [R] is worth, [B, R]."""
+        return torch.ones_like(self.view.input_distance[:, at])
 
     def start(self) -> None:
         """Kernel between candidates and references, and how far the labelled samples cover the references."""
-        valid, labelled = self.view.valid, self.view.labelled
+        valid, distance = self.view.valid, self.view.input_distance
         rows, slots = valid.shape
         count = min(REFERENCES, slots)
         at = torch.arange(count, device=valid.device) * slots // count  # spread out: slots follow the pool's order
-        squared = self.view.hidden.squared_distance(at.expand(rows, -1))  # [B, R, K]
-        counted = valid[:, at]
-        pairs = counted[:, :, None] & valid[:, None]
-        scale = (squared * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
-        width = (BANDWIDTH * scale).clamp_min(1e-12)[:, None]
-        self._kernel = (-squared / width[:, None]).exp_()
-        covered = (-labelled[:, at].square() / width).exp()
-        self._covered = covered.masked_fill(~counted, 1.0)  # at empty slots nothing is gained
+        self._kernel = self.view.input.squared_distance(at.expand(rows, -1)).neg_().exp_()  # [B, R, K]
+        self._covered = distance[:, at].square().neg_().exp_()
+        self._weights = self.weights(at) * valid[:, at]  # at empty slots nothing is gained
         self._first_gain = self.view.mean(self._gain(self._covered))
 
     def narrow(self, index: Tensor) -> None:
@@ -81,7 +85,25 @@ class CoverageGain(BatchFeature):
 
     def _gain(self, covered: Tensor) -> Tensor:
         """What each candidate adds to the coverage [B, R], [B, K]."""
-        return (self._kernel - covered[:, :, None]).clamp_min_(0.0).sum(1)
+        added = (self._kernel - covered[:, :, None]).clamp_min_(0.0)
+        return torch.bmm(self._weights[:, None], added)[:, 0]
 
     def _log_gain(self, covered: Tensor) -> Tensor:
         return log_ratio(self._gain(covered), self._first_gain)
+
+
+class UncertainCoverageGain(CoverageGain):
+    """The same, each sample counting by how uncertain the model is of it (as in Uncertainty Herding).
+
+    Bae et al. 2025 (arXiv 2412.20644), without their temperature and radius, which follow the number of labels.
+    """
+
+    name = "uncertain_coverage_gain"
+    words = (
+        "stands for many samples that the model is unsure of",
+        "stands for few that the model is unsure of",
+    )
+    groups = ("batch", "coverage", "uncertainty")
+
+    def weights(self, at: Tensor) -> Tensor:
+        return self.view.uncertainty[:, at]

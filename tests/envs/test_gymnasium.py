@@ -85,7 +85,8 @@ def test_the_ways_to_get_many_agree(mode: str) -> None:
     assert env.single_observation_space == spaces
     assert {name: space.dtype for name, space in env.single_observation_space.items()} == {
         "features": np.float32, "gradient": np.float32, "hidden": np.float32, "fisher": np.float32,
-        "labelled_distance": np.float32, "predicted": np.int16, "valid": np.int8, "state": np.float32,
+        "input": np.float32, "input_distance": np.float32, "uncertainty": np.float32, "labelled_distance": np.float32,
+        "predicted": np.int16, "valid": np.int8, "state": np.float32,
     }  # fmt: skip
     env.close()
 

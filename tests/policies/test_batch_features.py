@@ -14,7 +14,6 @@ from torch import Tensor
 from envs.candidates import FEATURES
 from envs.candidates.scales import LOG_LIMITS
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware, BatchFeature
-from policies.batch_features.coverage import BANDWIDTH
 from policies.selector import Selector, SelectorConfig
 from tests.support.observations import FEW, generator, random_observation
 
@@ -69,9 +68,12 @@ def test_batch_features_by_their_definitions() -> None:
     features = BatchAware(observation).replay(torch.tensor([picks]))[0]
     names = dict(zip(BATCH_FEATURES, features.permute(2, 0, 1), strict=True))
     mean = g.square().sum(1).mean()
-    gains: list[torch.Tensor] = []
-    width = BANDWIDTH * torch.cdist(h, h).square().mean()
-    kernel, by_labelled = (-torch.cdist(h, h).square() / width).exp(), (-labelled.square() / width).exp()
+    x, unsure = observation["input"][0].double(), observation["uncertainty"][0].double()
+    kernel, by_labelled = (
+        (-torch.cdist(x, x).square()).exp(),
+        (-observation["input_distance"][0].double().square()).exp(),
+    )
+    first: dict[str, Tensor] = {}
     for j in range(3):
         before = picks[:j]
         squared = torch.cdist(g, g[before]).square().amin(1) if before else g.square().sum(1)
@@ -80,12 +82,13 @@ def test_batch_features_by_their_definitions() -> None:
         coreset = torch.minimum(labelled, distance) if before else labelled
         share = torch.stack([(predicted == predicted[p]).double() for p in before]).mean(0) if before else 0 * distance
         covered = kernel[:, before].amax(1).maximum(by_labelled) if before else by_labelled
-        gain = (kernel - covered[:, None]).clamp_min(0).sum(0)
-        gains.append(gain)
+        added = (kernel - covered[:, None]).clamp_min(0)
+        gains = {"coverage_gain": added.sum(0), "uncertain_coverage_gain": unsure @ added}
+        first = first or {name: gain.mean() for name, gain in gains.items()}
         for name, expected in {
             "gradient_distance": log, "batch_distance": distance,
             "coreset_distance": coreset, "class_share": share,
-            "coverage_gain": (gain / gains[0].mean() + 1e-4).log().clamp(*LOG_LIMITS),
+            **{name: (gain / first[name] + 1e-4).log().clamp(*LOG_LIMITS) for name, gain in gains.items()},
         }.items():  # fmt: skip
             away = [i for i in range(14) if i not in before]  # at a pick itself rounding decides
             torch.testing.assert_close(names[name][j, away].double(), expected[away], atol=1e-4, rtol=1e-3)
@@ -94,9 +97,10 @@ def test_batch_features_by_their_definitions() -> None:
 def test_empty_slots_neither_gain_nor_count_as_covered() -> None:
     observation = random_observation(3, rows=1)
     observation["valid"][:] = 1
-    whole = BatchAware(observation, ("coverage_gain",))
+    names = ("coverage_gain", "uncertain_coverage_gain")
+    whole = BatchAware(observation, names)
     wider = {k: torch.cat([v, torch.zeros_like(v[:, :5])], 1) if k != "state" else v for k, v in observation.items()}
-    padded = BatchAware(wider, ("coverage_gain",))
+    padded = BatchAware(wider, names)
     for pick in (3, 1):
         # Logarithms of small differences.
         torch.testing.assert_close(padded.current()[:, :14], whole.current(), atol=2e-3, rtol=1e-3)

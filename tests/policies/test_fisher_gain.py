@@ -62,7 +62,7 @@ def test_a_model_that_is_sure_of_everything_leaves_nothing_to_follow() -> None:
     gram = torch.zeros(3, 96, 96)
     gram[1] = 1e-24 * torch.eye(96)
     gram[2] = torch.ones(96, 96)
-    directions = _leading_directions(gram)
+    directions = _leading_directions(gram, FISHER_SKETCH)
     identity = torch.eye(FISHER_SKETCH).expand(3, -1, -1)
     torch.testing.assert_close(directions.mT @ directions, identity, atol=1e-4, rtol=0.0)
     along = directions.mT @ torch.full((96, 1), 96**-0.5)

@@ -13,7 +13,7 @@ from scipy.stats import rankdata, spearmanr
 
 from envs.candidates import DEFAULT_FEATURES, FEATURES, STATE, CandidateConfig, Feature, check_features, offer
 from envs.candidates.scales import LOG_LIMITS, log_ratio, rank_normalise
-from envs.candidates.view import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH
+from envs.candidates.view import FISHER_SKETCH, GRADIENT_SKETCH, HIDDEN_SKETCH, INPUT_SKETCH
 from envs.errors import ConfigError
 from policies.selector import Selector, SelectorConfig
 
@@ -94,6 +94,7 @@ def test_every_feature_computes(rule: str, which: str, begin, request: pytest.Fi
     assert offered.gradient.shape == (2, 16, GRADIENT_SKETCH)
     assert offered.hidden.shape == (2, 16, HIDDEN_SKETCH)
     assert offered.fisher.shape == (2, 16, FISHER_SKETCH)
+    assert offered.input.shape == (2, 16, INPUT_SKETCH)
     assert offered.state.shape == (2, len(STATE))
     assert offered.modality_uncertainty.shape == (2, len(pool.modalities), 16)
     for field in dataclasses.fields(offered):
