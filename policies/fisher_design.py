@@ -32,16 +32,13 @@ class Design:
         points: v of each sample, [E, D, R].
         inverse: M^-1, [E, D, D]; updated in place.
         sandwich: M^-1 F M^-1, [E, D, D]; updated in place.
+        leverage: v^T M^-1 v of each sample, [E, R], where it is known.
     """
 
-    def __init__(self, points: Tensor, inverse: Tensor, sandwich: Tensor):
+    def __init__(self, points: Tensor, inverse: Tensor, sandwich: Tensor, leverage: Tensor | None = None):
         self.points, self.inverse, self.sandwich = points, inverse, sandwich
-        leverage, effect = [], []
-        for some in points.split(max(BLOCK // points.shape[1], 1), dim=2):
-            leverage.append((some * (inverse @ some)).sum(1))
-            effect.append((some * (sandwich @ some)).sum(1))
-        self.leverage = torch.cat(leverage, 1)  # [E, R] v^T M^-1 v
-        self.effect = torch.cat(effect, 1)  # [E, R] v^T M^-1 F M^-1 v
+        self.leverage = _products(inverse, points) if leverage is None else leverage  # [E, R] v^T M^-1 v
+        self.effect = _products(sandwich, points)  # [E, R] v^T M^-1 F M^-1 v
 
     def gain(self, sign: float) -> Tensor:
         """The fall of the trace when each sample is added (sign 1), or its rise when it is removed (-1), [E, R]."""
@@ -50,7 +47,7 @@ class Design:
     def at(self, index: Tensor) -> Design:
         """The design among the samples at index [E, k] alone; nothing is shared."""
         part = copy.copy(self)
-        part.points = torch.take_along_dim(self.points, index[:, None], 2)
+        part.points = self.points.gather(2, index[:, None].expand(-1, self.points.shape[1], -1))
         part.leverage, part.effect = self.leverage.gather(1, index), self.effect.gather(1, index)
         part.inverse, part.sandwich = self.inverse.clone(), self.sandwich.clone()
         return part
@@ -72,3 +69,9 @@ class Design:
         inner = torch.stack([torch.cat([diagonal, -factor], 1), torch.cat([-factor, torch.zeros_like(factor)], 1)], 1)
         self.sandwich.baddbmm_(sides @ inner, sides.mT)
         return Step(sides, factor, effect)
+
+
+def _products(matrix: Tensor, points: Tensor) -> Tensor:
+    """v^T A v of every point, [E, R]."""
+    blocks = points.split(max(BLOCK // points.shape[1], 1), dim=2)
+    return torch.cat([(some * (matrix @ some)).sum(1) for some in blocks], 1)

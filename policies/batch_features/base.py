@@ -73,8 +73,7 @@ class BatchView:
         for name in computed:
             self.__dict__.pop(name, None)  # it was computed of all candidates
         self.observation = {
-            name: values if name == "state" else values[torch.arange(len(index), device=index.device)[:, None], index]
-            for name, values in self.observation.items()
+            name: values if name == "state" else _rows(values, index) for name, values in self.observation.items()
         }
         for part in self._parts.values():
             part.narrow(index)
@@ -83,6 +82,13 @@ class BatchView:
         """Tell every feature of one pick per row, [B, 1]; what others build on comes before them."""
         for part in self._parts.values():
             part.add(pick)
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """values [B, K, ...] at index [B, k]."""
+    if values.dim() == 2:
+        return values.gather(1, index)
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
 
 
 class Points:
@@ -95,8 +101,8 @@ class Points:
     def squared_distance(self, index: Tensor) -> Tensor:
         """Squared distance of every point to the points at index [B, b], [B, b, K]."""
         chosen = torch.take_along_dim(self._at, index[..., None], 1)
-        product = torch.bmm(chosen, self._at.mT)
-        return (self.norms.gather(1, index)[..., None] + self.norms[:, None] - 2.0 * product).clamp_min_(0.0)
+        product = torch.bmm(chosen, self._at.mT)  # and in place from here on: fresh memory costs more than arithmetic
+        return product.mul_(-2.0).add_(self.norms.gather(1, index)[..., None]).add_(self.norms[:, None]).clamp_min_(0.0)
 
 
 class BatchFeature(ABC):

@@ -49,50 +49,60 @@ class CoverageGain(BatchFeature):
     name = "coverage_gain"
     words = ("stands for many samples unlike the labelled ones", "stands for few samples unlike the labelled ones")
     groups: ClassVar[tuple[str, ...]] = ("batch", "coverage")
-
-    def weights(self, at: Tensor) -> Tensor:
-        """What covering the candidates at [R] is worth, [B, R]."""
-        return torch.ones_like(self.view.input_distance[:, at])
+    default = False
 
     def start(self) -> None:
         """Kernel between candidates and references, and how far the labelled samples cover the references."""
-        valid, distance = self.view.valid, self.view.input_distance
+        valid = self.view.valid
         rows, slots = valid.shape
         count = min(REFERENCES, slots)
         at = torch.arange(count, device=valid.device) * slots // count  # spread out: slots follow the pool's order
         self._kernel = self.view.input.squared_distance(at.expand(rows, -1)).neg_().exp_()  # [B, R, K]
-        self._covered = distance[:, at].square().neg_().exp_()
-        self._weights = self.weights(at) * valid[:, at]  # at empty slots nothing is gained
-        self._first_gain = self.view.mean(self._gain(self._covered))
+        self._covered = self.view.input_distance[:, at].square().neg_().exp_()
+        self._added: Tensor | None = None
+        self.counted = valid[:, at].float()  # at empty slots nothing is gained
+        self.unsure = self.view.uncertainty[:, at] * self.counted
+        self._first_gain = self.view.mean(self.gain(self.counted))
 
     def narrow(self, index: Tensor) -> None:
-        self._kernel = torch.take_along_dim(self._kernel, index[:, None], 2)  # every reference stays
+        self._kernel = self._kernel.gather(
+            2, index[:, None].expand(-1, self._kernel.shape[1], -1)
+        )  # every reference stays
+        self._added = None
 
     def add(self, pick: Tensor) -> None:
         self._covered = torch.maximum(self._covered, self._kernel_at(pick)[:, 0])
+        self._added = None
+
+    def gain(self, weights: Tensor) -> Tensor:
+        """What each candidate adds to the coverage of the references, which count by weights [B, R]; [B, K]."""
+        if self._added is None:  # another feature asks as well
+            self._added = self._beyond(self._covered)
+        return torch.bmm(weights[:, None], self._added)[:, 0]
 
     def current(self) -> Tensor:
-        return self._log_gain(self._covered)
+        return log_ratio(self.gain(self.counted), self._first_gain)
 
     def replay(self, earlier: Tensor) -> Tensor:
+        return log_ratio(self.replayed(self.counted, earlier), self._first_gain[:, None])
+
+    def replayed(self, weights: Tensor, earlier: Tensor) -> Tensor:
+        """`gain` at each of b picks, [B, b, K], given those before the last [B, b - 1]."""
         covered = torch.cat([self._covered[:, None], self._kernel_at(earlier)], 1).cummax(1).values
         # One pick at a time: b x K x R numbers at once would be many.
-        return torch.stack([self._log_gain(covered[:, j]) for j in range(covered.shape[1])], 1)
+        gains = [torch.bmm(weights[:, None], self._beyond(some))[:, 0] for some in covered.unbind(1)]
+        return torch.stack(gains, 1)
 
     def _kernel_at(self, picks: Tensor) -> Tensor:
         """Kernel between picks [B, b] and the references, [B, b, R]."""
-        return torch.take_along_dim(self._kernel, picks[:, None], 2).mT
+        return self._kernel.gather(2, picks[:, None].expand(-1, self._kernel.shape[1], -1)).mT
 
-    def _gain(self, covered: Tensor) -> Tensor:
-        """What each candidate adds to the coverage [B, R], [B, K]."""
-        added = (self._kernel - covered[:, :, None]).clamp_min_(0.0)
-        return torch.bmm(self._weights[:, None], added)[:, 0]
-
-    def _log_gain(self, covered: Tensor) -> Tensor:
-        return log_ratio(self._gain(covered), self._first_gain)
+    def _beyond(self, covered: Tensor) -> Tensor:
+        """By how much each candidate covers each reference better than covered [B, R], [B, R, K]."""
+        return (self._kernel - covered[:, :, None]).clamp_min_(0.0)
 
 
-class UncertainCoverageGain(CoverageGain):
+class UncertainCoverageGain(BatchFeature):
     """The same, each sample counting by how uncertain the model is of it (as in Uncertainty Herding).
 
     Bae et al. 2025 (arXiv 2412.20644), without their temperature and radius, which follow the number of labels.
@@ -104,6 +114,20 @@ class UncertainCoverageGain(CoverageGain):
         "stands for few that the model is unsure of",
     )
     groups = ("batch", "coverage", "uncertainty")
+    default = False
 
-    def weights(self, at: Tensor) -> Tensor:
-        return self.view.uncertainty[:, at]
+    def start(self) -> None:
+        self._coverage = self.view.part(CoverageGain)
+        self._first_gain = self.view.mean(self._coverage.gain(self._coverage.unsure))
+
+    def narrow(self, index: Tensor) -> None:
+        pass  # the mean stays that of all candidates
+
+    def add(self, pick: Tensor) -> None:
+        pass  # the coverage takes note of it
+
+    def current(self) -> Tensor:
+        return log_ratio(self._coverage.gain(self._coverage.unsure), self._first_gain)
+
+    def replay(self, earlier: Tensor) -> Tensor:
+        return log_ratio(self._coverage.replayed(self._coverage.unsure, earlier), self._first_gain[:, None])

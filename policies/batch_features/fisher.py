@@ -22,11 +22,11 @@ class FisherGain(BatchFeature):
     words = ("its label would tell the model much", "its label would tell the model little")
 
     def start(self) -> None:
-        points = self.view.fisher.mT  # [B, D, K]
+        points = self.view.fisher.mT.contiguous()  # [B, D, K]
         information = points @ points.mT
         information /= information.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-20)[:, None, None]
         identity = torch.eye(points.shape[1], device=points.device).repeat(len(points), 1, 1)
-        self._design = Design(points, identity, information)
+        self._design = Design(points, identity, information, points.square().sum(1))
         self._mean = self.view.mean(self._design.gain(1.0))
 
     def narrow(self, index: Tensor) -> None:
