@@ -2,8 +2,7 @@
 
     python -m benchmarks.pretrained [--out runs/pretrained] [--policy policies/pretrained]
 
-Sources are the policy halves of the bundled sets, larger pools made of their rows, and families of generated pools,
-drawn afresh in every generation, and so are the numbers of labels: from tens to over a thousand.
+Sources are the policy halves of the bundled sets and families of generated pools, drawn afresh in every generation.
 The card receives the policy's figures on the evaluation halves of the bundled sets. Trainings that are complete are not
 made again. For what the policy is worth on data that it never saw, see `run.py leave-one-out` and docs/transfer.md.
 """
@@ -25,13 +24,6 @@ FAMILIES = (
     "synthetic-family:label_noise=0.3",
     "synthetic-family:imbalance=10",
     "synthetic-family:modalities=3,missing=0.3,corruption=0.3",
-    "synthetic-family:samples=8000",  # for budgets that the others cannot supply
-)
-SETTINGS = (
-    "evolution.generations=60",
-    "evolution.starts=1",
-    "evolution.vary_protocol=true",
-    "evolution.oversample=2",
 )
 SEEDS = 20  # of the comparison
 
@@ -77,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of the comparison that gives the card's figures")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of train")
     args = parser.parse_args()
-    settings = [*SETTINGS, *args.set]
+    settings = ["evolution.generations=60", "evolution.starts=1", *args.set]
     make(args.out, args.policy, args.training_seeds, settings, args.seeds)
 
 

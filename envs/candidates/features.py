@@ -118,7 +118,6 @@ _OURS: dict[str, Feature] = {
             lambda v: 1.0 + v.margin,
             UNSURE,
             ("uncertainty",),
-            default=True,
             ranked=False,
         ),
         Feature(

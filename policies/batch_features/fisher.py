@@ -20,6 +20,7 @@ class FisherGain(BatchFeature):
 
     name = "fisher_gain"
     words = ("its label would tell the model much", "its label would tell the model little")
+    default = False
 
     def start(self) -> None:
         points = self.view.fisher.mT.contiguous()  # [B, D, K]
