@@ -18,7 +18,9 @@ from envs.errors import ConfigError, StrategyError
 from envs.fields import Help, ReadAs, Section
 from envs.models.base import TaskModelConfig
 from envs.models.frozen.trainer import FrozenConfig
+from envs.names import is_storable
 from envs.pools import Pool
+from envs.pools.classes import is_one_line
 from envs.pools.partition import Start, evaluation_roles
 from envs.reading import first_repeated
 from envs.simulation import ProtocolConfig
@@ -92,6 +94,9 @@ class CompareConfig(Section, prefix="compare."):
             get_strategy(name)
         if not self.names:
             raise ConfigError("Nothing to compare: name at least one strategy or policy.")
+        for name in (*self.names, *self.titles):
+            if not name.strip() or not is_one_line(name) or not is_storable(name):
+                raise ConfigError(f"{name!r} is no name for tables and pictures; write one in a single line.")
         repeated = first_repeated(self.names)
         if repeated is not None:
             raise ConfigError(f"'{repeated}' is named twice; each strategy and policy needs its own name.")

@@ -131,8 +131,8 @@ class LongRuns:
             return way
         if outcome.status:
             self.faults.add("other", f"{name} does not go on: {outcome.said[-1500:]}")
-        elif self._result(name) != self._undisturbed[name][0]:
-            self.faults.add("lost", f"{name} ends otherwise after {self._deaths[name]} deaths, in {out}")
+        elif other := difference(self._undisturbed[name][0], self._result(name)):
+            self.faults.add("lost", f"{name} ends otherwise after {self._deaths[name]} deaths: {other}")
         self.tally[f"{name}: ended"] += 1
         self._deaths[name] = 0
         shutil.rmtree(out, ignore_errors=True)
@@ -185,6 +185,15 @@ class LongRuns:
             if self._figures.setdefault(settings, figures) != figures:
                 self.faults.add("lost", f"{name}: {settings} led to {self._figures[settings]} and to {figures}")
         return found
+
+
+def difference(before: Any, now: Any, where: str = "") -> str:
+    """Where two results differ first, and how; empty where they are the same."""
+    if type(before) is type(now) and isinstance(before, dict | list):
+        keys = list(before) if isinstance(before, dict) else range(len(before))
+        if (list(now) if isinstance(now, dict) else range(len(now))) == keys:
+            return next((words for key in keys if (words := difference(before[key], now[key], f"{where}/{key}"))), "")
+    return "" if before == now else f"{where} was {before!r:.500} and is {now!r:.500}"
 
 
 def _names(out: Path) -> list[str]:
