@@ -109,12 +109,21 @@ class LongRuns:
         self.place, self.rng = place, rng
         self.faults, self.tally = Faults(), Counter[str]()
         self.commands = long_commands(place / "sweep.yaml")
-        self.names = [name for name, long in self.commands.items() for _ in range(long.share)]
+        self._names = [name for name, long in self.commands.items() for _ in range(long.share)]
+        self._next = 0
         self._mark = processes.mark()
         self._undisturbed: dict[str, tuple[Any, float]] = {}  # its result, seconds
         self._deaths = Counter[str]()
         self._figures: dict[str, Any] = {}  # of settings of trials
         load([[*_train("evolution", _EVOLUTION), "--out", str(place / "first")]])  # what needs no Ray
+
+    def next(self) -> str:
+        """The command that comes next: each by its share, in an order drawn anew each time."""
+        if self._next == 0:
+            self.rng.shuffle(self._names)
+        name = self._names[self._next]
+        self._next = (self._next + 1) % len(self._names)
+        return name
 
     def death(self, name: str) -> str:
         """How a command died; empty where it came to its end."""
