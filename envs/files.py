@@ -126,10 +126,10 @@ def new_folder(folder: Path, may_replace: Callable[[Path], bool] = _nothing) -> 
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left in `folder`; the caller makes sure that nobody writes there now."""
+    """Remove what killed processes left in `folder`; the caller makes sure that nobody writes files there now."""
     for path in folder.glob(f"{UNFINISHED}*"):
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_aside(path, superseded=True)
         else:
             with suppress(OSError):
                 path.unlink()
@@ -164,12 +164,16 @@ def _remove_left(place: Path, target: Path, superseded: bool) -> None:
         superseded: whether an older folder may go, too, since a newer one has taken its place.
     """
     for aside in place.glob(f"{_prefix(target)}*"):
-        lock = FileLock(aside / _LOCK)
-        with suppress(Timeout, OSError, NotImplementedError):  # at work, gone, or not to be known
-            lock.acquire(timeout=0)
-            if superseded or not os.path.lexists(aside / "old"):
-                shutil.rmtree(aside, ignore_errors=True)
-        lock.release()
+        _remove_aside(aside, superseded)
+
+
+def _remove_aside(aside: Path, superseded: bool) -> None:
+    lock = FileLock(aside / _LOCK)
+    with suppress(Timeout, OSError, NotImplementedError):  # at work, gone, or not to be known
+        lock.acquire(timeout=0)
+        if superseded or not os.path.lexists(aside / "old"):
+            shutil.rmtree(aside, ignore_errors=True)
+    lock.release()
 
 
 @contextmanager

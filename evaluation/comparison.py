@@ -16,9 +16,12 @@ from annotated_types import Ge
 
 from envs.errors import ConfigError, StrategyError
 from envs.fields import Help, ReadAs, Section
+from envs.files import remove_unfinished
 from envs.models.base import TaskModelConfig
 from envs.models.frozen.trainer import FrozenConfig
+from envs.names import is_storable
 from envs.pools import Pool
+from envs.pools.classes import is_one_line
 from envs.pools.partition import Start, evaluation_roles
 from envs.reading import first_repeated
 from envs.simulation import ProtocolConfig
@@ -26,7 +29,7 @@ from envs.source import evaluation_starts, evaluation_trainer
 from envs.sources import open_dataset
 from evaluation import provenance
 from evaluation.playing import call_with_simulation, play_on, rehearse
-from evaluation.report.write import write_report
+from evaluation.report.write import write_report, written_in
 from evaluation.results import Results, describe_policy, describe_strategy, result_key
 from evaluation.runs import Played, Runs, check_pairing
 from evaluation.summary import PRETRAINED, Comparison
@@ -92,6 +95,9 @@ class CompareConfig(Section, prefix="compare."):
             get_strategy(name)
         if not self.names:
             raise ConfigError("Nothing to compare: name at least one strategy or policy.")
+        for name in (*self.names, *self.titles):
+            if not name.strip() or not is_one_line(name) or not is_storable(name):
+                raise ConfigError(f"{name!r} is no name for tables and pictures; write one in a single line.")
         repeated = first_repeated(self.names)
         if repeated is not None:
             raise ConfigError(f"'{repeated}' is named twice; each strategy and policy needs its own name.")
@@ -163,6 +169,8 @@ def compare(config: CompareConfig, out: Path | str, progress: Callable[..., None
     folder = RunFolder(out)
     folder.lock()
     try:
+        for place in (out, out / RESULTS, *written_in(out)):
+            remove_unfinished(place)
         runs = _play_all(config, contests, Results(out / RESULTS, progress), progress)
         for contest_runs in runs:
             check_pairing(contest_runs)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from benchmarks.kill.commands import Running, preload
 from benchmarks.kill.found import Faults
 from benchmarks.kill.longer import MOMENT, STEP, SYNC, WAYS, LongRuns
 from benchmarks.kill.power import Disk, small_disk
-from benchmarks.kill.session import COMMANDS, Session
+from benchmarks.kill.session import Session
 
 S = TypeVar("S", Session, LongRuns)
 DISK_MEGABYTES = 12
@@ -50,35 +50,33 @@ def main() -> int:
         preload(aside)
         with small_disk(aside / "small", DISK_MEGABYTES) as own:
             session = Session(aside / "small", aside, random.Random(args.seed))
-            _until(args.deaths, "deaths", session, COMMANDS, _death, began)
+            _until(args.deaths, "deaths", session, _death, began)
             failure = _failure if own else _failure_without_a_disk
-            _until(args.failures, "failures", session, COMMANDS, failure, began)
+            _until(args.failures, "failures", session, failure, began)
             totals.update(session.faults)
         disk = Disk(aside)
         with disk.mounted() as there:
             if there and args.cuts:
                 session = Session(disk.place, aside, random.Random(args.seed))
-                _until(args.cuts, "power cuts", session, COMMANDS, lambda s, command: _cut(disk, s, command), began)
+                _until(args.cuts, "power cuts", session, lambda s, command: _cut(disk, s, command), began)
                 totals.update(session.faults)
             elif args.cuts:
                 print("power cuts      none: this user may not mount a disk")
         (aside / "long").mkdir()
         runs = LongRuns(aside / "long", random.Random(args.seed))
-        _until(args.long, "deaths of long", runs, runs.names, LongRuns.death, began)
+        _until(args.long, "deaths of long", runs, LongRuns.death, began)
         runs.end()
         totals.update(runs.faults)
     print(f"{totals}, {time.perf_counter() - began:.0f} s")
     return 1 if totals else 0
 
 
-def _until(
-    count: int, noun: str, session: S, commands: Sequence[str], trial: Callable[[S, str], str], began: float
-) -> None:
+def _until(count: int, noun: str, session: S, trial: Callable[[S, str], str], began: float) -> None:
     """Trials of all commands until as many of them did what they are for."""
     found: Counter[str] = Counter()
     trials = 0
     while found.total() < count and trials < 20 * count:
-        command = session.rng.choice(commands)
+        command = session.next()
         way = trial(session, command)
         trials += 1
         if way:

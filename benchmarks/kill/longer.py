@@ -109,12 +109,21 @@ class LongRuns:
         self.place, self.rng = place, rng
         self.faults, self.tally = Faults(), Counter[str]()
         self.commands = long_commands(place / "sweep.yaml")
-        self.names = [name for name, long in self.commands.items() for _ in range(long.share)]
+        self._names = [name for name, long in self.commands.items() for _ in range(long.share)]
+        self._next = 0
         self._mark = processes.mark()
         self._undisturbed: dict[str, tuple[Any, float]] = {}  # its result, seconds
         self._deaths = Counter[str]()
         self._figures: dict[str, Any] = {}  # of settings of trials
         load([[*_train("evolution", _EVOLUTION), "--out", str(place / "first")]])  # what needs no Ray
+
+    def next(self) -> str:
+        """The command that comes next: each by its share, in an order drawn anew each time."""
+        if self._next == 0:
+            self.rng.shuffle(self._names)
+        name = self._names[self._next]
+        self._next = (self._next + 1) % len(self._names)
+        return name
 
     def death(self, name: str) -> str:
         """How a command died; empty where it came to its end."""
@@ -131,8 +140,8 @@ class LongRuns:
             return way
         if outcome.status:
             self.faults.add("other", f"{name} does not go on: {outcome.said[-1500:]}")
-        elif self._result(name) != self._undisturbed[name][0]:
-            self.faults.add("lost", f"{name} ends otherwise after {self._deaths[name]} deaths, in {out}")
+        elif other := difference(self._undisturbed[name][0], self._result(name)):
+            self.faults.add("lost", f"{name} ends otherwise after {self._deaths[name]} deaths: {other}")
         self.tally[f"{name}: ended"] += 1
         self._deaths[name] = 0
         shutil.rmtree(out, ignore_errors=True)
@@ -185,6 +194,15 @@ class LongRuns:
             if self._figures.setdefault(settings, figures) != figures:
                 self.faults.add("lost", f"{name}: {settings} led to {self._figures[settings]} and to {figures}")
         return found
+
+
+def difference(before: Any, now: Any, where: str = "") -> str:
+    """Where two results differ first, and how; empty where they are the same."""
+    if type(before) is type(now) and isinstance(before, dict | list):
+        keys = list(before) if isinstance(before, dict) else range(len(before))
+        if (list(now) if isinstance(now, dict) else range(len(now))) == keys:
+            return next((words for key in keys if (words := difference(before[key], now[key], f"{where}/{key}"))), "")
+    return "" if before == now else f"{where} was {before!r:.500} and is {now!r:.500}"
 
 
 def _names(out: Path) -> list[str]:

@@ -64,6 +64,10 @@ class Session:
         if self.faults.total() > faults:
             raise RuntimeError("commands do not work in peace")
 
+    def next(self) -> str:
+        """The command that comes next."""
+        return self.rng.choice(COMMANDS)
+
     def prepare(self, command: str) -> tuple[list[str], Ledger]:
         """Arguments of a command, and the ledger where it is done."""
         project = str(self.project)

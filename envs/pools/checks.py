@@ -155,8 +155,9 @@ def checked_labels(labels: np.ndarray, names: tuple[str, ...], ids: np.ndarray) 
     outside = (labels < UNKNOWN) | (labels >= len(names))
     if outside.any():
         row = int(np.argmax(outside))
+        valid = f"outside 0..{len(names) - 1}" if names else "which is no class"
         raise DataError(
-            f"{at(row, ids)} has label {labels[row]}, outside 0..{len(names) - 1}; use -1 for an "
+            f"{at(row, ids)} has label {labels[row]}, {valid}; use -1 for an "
             "unknown label, or name the class in class_names."
         )
     return labels.astype(np.int64)

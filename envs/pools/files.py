@@ -196,6 +196,8 @@ def _read_npz(file: Path) -> dict[str, Any]:
     for name in extra:  # a slip of the pen is an error; files may hold more than what is of use here
         if name.startswith("present_") or nearest(name, known):
             raise DataError(f"unknown array '{name}'.{nearest(name, known)}")
+    for modality, x in features.items():
+        checks.check_matrix(modality, x)
     n = len(next(iter(features.values())))
     y = arrays.get("y", np.full(n, UNKNOWN))
     labels, class_names = _decode_labels(y, arrays.get("class_names"))

@@ -163,7 +163,8 @@ def _require_rows(pool: Pool, roles: Mapping[str, np.ndarray]) -> None:
     for role, rows in roles.items():
         if len(rows) == 0:
             raise DataError(
-                f"Pool '{pool.name}' has too few labelled {unit}: none is left for {role}; add labelled {unit}."
+                f"Pool '{pool.name}' has too few labelled {unit} of each class: none is left for {role}; add labelled "
+                f"{unit}."
             )
 
 

@@ -22,7 +22,7 @@ from evaluation.runs import Played
 from evaluation.summarise import summarise_all
 from evaluation.summary import Comparison
 
-__all__ = ["text_table", "write_report"]
+__all__ = ["text_table", "write_report", "written_in"]
 
 
 def write_report(played: Sequence[Played], out: Path) -> Comparison:
@@ -43,6 +43,11 @@ def write_report(played: Sequence[Played], out: Path) -> Comparison:
     except OSError as error:
         place = error.filename or out
         raise ConfigError(f"Cannot write the report: {place}: {error.strerror}; choose another folder.") from error
+
+
+def written_in(out: Path) -> list[Path]:
+    """The folders below `out` that an earlier report has files in."""
+    return [out / "pictures", *(out / "tensorboard").glob("*/*")]
 
 
 def _write_all(played: Sequence[Played], out: Path) -> Comparison:

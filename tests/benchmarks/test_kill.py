@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.kill.commands import preload, run
 from benchmarks.kill.ledger import Ledger, majority, samples_of, seen_in
-from benchmarks.kill.longer import LongRuns
+from benchmarks.kill.longer import LongRuns, difference
 from benchmarks.kill.session import Session
 from benchmarks.kill.whole import halves
 from tests.support.paths import ROOT
@@ -84,6 +84,19 @@ def _renumbered(event: dict, number: int) -> dict:
     if "after" in event:
         event["after"] += number - event["n"]
     return event | {"n": number}
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        ({"a": [1, {"b": "x"}]}, ""),
+        ({"a": [1, {"b": "y"}]}, "/a/1/b was 'x' and is 'y'"),
+        ({"a": [1]}, "/a was [1, {'b': 'x'}] and is [1]"),
+        ({}, " was {'a': [1, {'b': 'x'}]} and is {}"),
+    ],
+)
+def test_a_difference_is_named(now: object, words: str) -> None:
+    assert difference({"a": [1, {"b": "x"}]}, now) == words
 
 
 CONTENTS = {

@@ -185,6 +185,8 @@ def test_where_a_policy_comes_from_is_said(trained_on: list[dict], says: str) ->
         ({"strategies": ("random", "badgr")}, StrategyError, "badge"),
         ({"strategies": ("random", "random")}, ConfigError, "'random' is named twice"),
         ({"policies": (("badge", "x"),)}, ConfigError, "'badge' is named twice"),
+        ({"policies": (("a\nb", "x"),)}, ConfigError, "is no name for tables"),
+        ({"titles": ("a\u2028b",)}, ConfigError, "is no name for tables"),
         ({"strategies": ()}, ConfigError, "Nothing to compare"),
         ({"datasets": ()}, ConfigError, "at least one data set"),
         ({"datasets": (DATASET, "digitz")}, DataError, "digits"),

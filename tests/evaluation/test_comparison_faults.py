@@ -126,7 +126,12 @@ def test_a_killed_comparison_goes_on_where_it_stopped(one_ray: None, tmp_path: P
     there = {name: (results / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
     assert len(there) == 2
     assert not (tmp_path / "out" / "summary.json").exists()
+    left = [tmp_path / "out" / place / ".unfinished-0123.npz" for place in ("", "results", "pictures")]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
     assert main(arguments) == 0
+    assert not any(file.exists() for file in left)
     assert "12/12 chunks (2 already there)" in capsys.readouterr().out
     assert all((results / name).stat().st_mtime_ns == before for name, before in there.items())
     uninterrupted = compare(config(**settings | {"workers": 2}), tmp_path / "whole", quiet)

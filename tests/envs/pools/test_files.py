@@ -78,6 +78,8 @@ def test_npz_without_labels(tmp_path: Path) -> None:
 
 BAD_NPZ = {
     "no features": ({"x_image": None, "x_text": None, "present_text": None}, "x_<modality>"),
+    "features without rows": ({"x_text": np.array(1.0)}, r"'text' has shape \[\]; it must be \[N, D\]"),
+    "label below -1": ({"y": np.arange(N) - 3, "class_names": None}, "row 0 .* has label -3, which is no class"),
     "label with a fraction": ({"y": np.arange(N) / 2}, "row 1: label 0.5"),
     "unknown label": ({"y": np.array(["ant", "wasp"] * 6)}, "row 1: label 'wasp'"),
     "labels as objects": ({"y": np.array([0, None] * 6)}, "cannot be read"),

@@ -157,7 +157,7 @@ def test_partition_does_not_know_the_seed_or_the_object() -> None:
 @pytest.mark.parametrize(
     ("pool", "message"),
     [
-        (make([0, 1, -1, -1, 0, 1]), "too few labelled rows: none is left for test"),
+        (make([0, 1, -1, -1, 0, 1]), "too few labelled rows of each class: none is left for test"),
         (make([0] * 40), "all labelled samples that serve for policy are of class 'c0'"),
         (make([0] * 20 + [1, 1]), "serve for test are of class 'c0'"),
         (make([0, 1] * 20, group=np.repeat(["a", "b"], 20)), "too few labelled groups"),
