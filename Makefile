@@ -56,7 +56,7 @@ check: install
 	$(BIN)/mypy
 
 # 1,000 deaths of labelling commands, full disks, I/O errors and, where this user may mount a disk, power cuts; deaths of
-# train, compare and tune. About twenty minutes.
+# train, compare and tune. About a quarter of an hour.
 kill: install
 	$(BIN)/python -m benchmarks.kill
 
