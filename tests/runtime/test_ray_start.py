@@ -234,6 +234,7 @@ def test_ctrl_c_ends_a_start_that_waits_outside_of_python(tmp_path: Path) -> Non
 import ctypes, os, signal, threading
 from runtime.signals import ends_at_interrupt
 libc = ctypes.CDLL(None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
 signal.siginterrupt(signal.SIGINT, False)
 end, _ = os.pipe()
 with ends_at_interrupt(patience=0.5):

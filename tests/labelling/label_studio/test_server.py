@@ -146,7 +146,9 @@ def test_labels_of_the_server_are_those_of_the_files(server, token, truth, tmp_p
         assert "(0 new tasks)" in capsys.readouterr().out
         assert annotate(server, token, truth, skipped) == 15
         command("tell", by_server.project.path, "--label-studio", server)
-        assert f"15 answers (0 corrections); {15 * (number - 1)} were known" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "15 answers (0 corrections)" in said and f"; {15 * (number - 1)} were known" in said
+        assert ("1 say 'cannot tell'" in said) == bool(skipped)
         votes = [
             {sample: next(iter(said.values())) for sample, said in p.project.state().votes.items()}
             for p in (by_file, by_server)
