@@ -196,7 +196,8 @@ def falcun_scaled_once(round_: Round, batch: int) -> torch.Tensor:
     p, free = round_.outputs.probabilities, round_.available.clone()
     top = p.topk(2, dim=1).values
     uncertainty = 1.0 - (top[:, 0] - top[:, 1])
-    uniforms, distance, picks = round_.uniforms("falcun", batch), uncertainty, []
+    uniforms, distance = round_.uniforms("falcun", batch), uncertainty
+    picks: list[torch.Tensor] = []
     for j in range(batch):
         if j:
             new = (p - torch.take_along_dim(p, picks[-1][:, None, None], 2)).abs().sum(1)
