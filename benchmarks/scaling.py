@@ -155,7 +155,7 @@ def _watch(runner: Any) -> None:
 
     _forget(runner)
     timing.count_seconds(VectorMultimodalALEnv, "step", timing.SPENT, "environment")  # resets are steps: autoreset
-    timing.count_seconds(Selector, "select_with_gradient", timing.SPENT, "policy")
+    timing.count_seconds(Selector, "sample_with_gradient", timing.SPENT, "policy")
 
 
 def _spent(runner: Any) -> dict[str, float]:

@@ -105,7 +105,7 @@ def rllib_share(dataset: str, iterations: int) -> dict[str, float]:
     spent = {"environment": 0.0, "policy": 0.0}
 
     count_seconds(VectorMultimodalALEnv, "step", spent, "environment")  # a reset is part of a step: autoreset
-    count_seconds(Selector, "select_with_gradient", spent, "policy")
+    count_seconds(Selector, "sample_with_gradient", spent, "policy")
     config = build(TrainConfig, {"datasets": [dataset], "resources": {"num_env_runners": 0}})
     with local_ray(1):
         algorithm = make_algorithm(config, {})

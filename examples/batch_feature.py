@@ -24,6 +24,7 @@ class LastPick(BatchFeature):
 
     name = "last_pick"
     words = ("unlike the sample before it in the batch", "like the sample before it in the batch")
+    reads = ()  # of the entries of an observation that are computed on demand
 
     def start(self) -> None:
         self._distance = torch.zeros_like(self.view.labelled)  # [B, K]

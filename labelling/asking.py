@@ -124,7 +124,7 @@ def _pick(project: Project, model: Model, count: int, batch_size: int) -> tuple[
     used = len(model.labels.rows) + len(model.labels.held_rows)
     round_ = model.round(used, project.settings.budget, batch_size)
     offered = offer(round_, count, card.candidates, selector.config.features)
-    observation = offered.observation()
+    observation = offered.observation(entries=selector.entries)
     slots = selector.select(observation, count)
     positions = torch.take_along_dim(offered.positions, slots, 1)[0].numpy()
     return model.rows[positions], in_words(selector, observation, slots)

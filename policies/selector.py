@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from envs.candidates import DEFAULT_FEATURES, STATE, check_features
+from envs.candidates import DEFAULT_FEATURES, OBSERVATION, ON_DEMAND, STATE, check_features
 from envs.errors import ConfigError, nearest
 from envs.fields import OneOf, Section
 from policies.batch_features import BATCH_FEATURES, DEFAULT_BATCH_FEATURES, BatchAware
@@ -84,6 +84,12 @@ class Selector(nn.Module):
             self.mlp = nn.Sequential(*layers, last)
         self._state = [list(STATE).index(name) for name in config.state]
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries of an observation that this policy reads."""
+        read = {entry for name in self.config.batch_features for entry in BATCH_FEATURES.find(name).reads}
+        return tuple(name for name in OBSERVATION if name not in ON_DEMAND or name in read)
+
     def factors(self, state: Tensor) -> Tensor:
         """What the linear weights are multiplied by: 1 and the named entries of the state, [B, 1 + S]."""
         return torch.cat([torch.ones_like(state[:, :1]), state[:, self._state]], 1)
@@ -144,7 +150,7 @@ class Selector(nn.Module):
             utilities = _Utilities(self, observation)
             return draw(utilities.next, observation["valid"] > 0, batch_size, False, generator)
 
-    def select_with_gradient(
+    def sample_with_gradient(
         self, observation: dict[str, Tensor], batch_size: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `sample`, and differentiate on the way: what a policy gradient needs of an observation.

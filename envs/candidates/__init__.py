@@ -9,7 +9,7 @@ from envs.candidates.features import (
     StateEntry,
     check_features,
 )
-from envs.candidates.observation import OBSERVATION, observation_bytes, observation_space
+from envs.candidates.observation import OBSERVATION, ON_DEMAND, observation_bytes, observation_space
 from envs.candidates.offer import CandidateConfig, Candidates, offer
 from envs.candidates.scales import log_ratio
 from envs.candidates.view import View
@@ -19,6 +19,7 @@ __all__ = [
     "FAR",
     "FEATURES",
     "OBSERVATION",
+    "ON_DEMAND",
     "STATE",
     "CandidateConfig",
     "Candidates",

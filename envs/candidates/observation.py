@@ -26,6 +26,7 @@ class Field:
     low: float = -math.inf
     high: float = math.inf
     halved: bool = False  # rounded to half precision, the type in which our own policies and processes have it
+    on_demand: bool = False  # our own policies have it computed only where a batch feature reads it
 
     def type_of(self, half: bool) -> str:
         """The type in an observation for anybody, or with `half` for our own policies."""
@@ -62,18 +63,42 @@ OBSERVATION: dict[str, Field] = {
             ("K", FISHER_SKETCH),
             "its Fisher embedding, whitened by what is labelled",
             halved=True,
+            on_demand=True,
         ),
         Field(
-            "input", "float32", ("K", INPUT_SKETCH), "its input features, scaled to length 1 as a whole", halved=True
+            "input",
+            "float32",
+            ("K", INPUT_SKETCH),
+            "its input features, scaled to length 1 as a whole",
+            halved=True,
+            on_demand=True,
         ),
-        Field("input_distance", "float32", ("K",), "to the nearest labelled one, in those", halved=True),
-        Field("uncertainty", "float32", ("K",), "1 less the margin of its most probable class", 0, 1, halved=True),
+        Field(
+            "input_distance",
+            "float32",
+            ("K",),
+            "to the nearest labelled one, in those",
+            halved=True,
+            on_demand=True,
+        ),
+        Field(
+            "uncertainty",
+            "float32",
+            ("K",),
+            "1 less the margin of its most probable class",
+            0,
+            1,
+            halved=True,
+            on_demand=True,
+        ),
         Field("labelled_distance", "float32", ("K",), "to the nearest labelled one, in hidden features", halved=True),
         Field("predicted", "int16", ("K",), "predicted class", 0, np.iinfo(np.int16).max),
         Field("valid", "int8", ("K",), "0 where the slot is empty", 0, 1),
         Field("state", "float32", ("S",), "one entry for each of `envs.candidates.STATE`"),
     )
 }
+
+ON_DEMAND = tuple(name for name, field in OBSERVATION.items() if field.on_demand)
 
 
 class UniformBox(spaces.Box):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from dataclasses import InitVar, dataclass
+from functools import cached_property
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -23,24 +24,48 @@ from envs.round import Round
 class Candidates:
     """K offered samples in each of E episodes. Slots beyond the pool's end are invalid and hold zeros."""
 
+    _view: ClassVar[View]  # of each instance; no field, for it is no tensor
     positions: Tensor  # int64 [E, K] pool positions
     valid: Tensor  # bool [E, K]
     features: Tensor  # [E, K, F] static features, as ranks or logarithms of ratios
     gradient: Tensor  # [E, K, GRADIENT_SKETCH]
     hidden: Tensor  # [E, K, HIDDEN_SKETCH]
-    fisher: Tensor  # [E, K, FISHER_SKETCH]
-    input: Tensor  # [E, K, INPUT_SKETCH]
-    input_distance: Tensor  # [E, K] to the nearest labelled sample, in input features
-    uncertainty: Tensor  # [E, K] in [0, 1]
     labelled_distance: Tensor  # [E, K] to the nearest labelled sample, in hidden features
     predicted: Tensor  # int64 [E, K] predicted class
     state: Tensor  # [E, len(STATE)]
     difficulty: Tensor  # [E, K] U, as it is
     modality_uncertainty: Tensor  # [E, M, K], as it is
+    view: InitVar[View]  # what is computed on demand is made of it
 
-    def observation(self, half: bool = True) -> dict[str, Tensor]:
-        """What a policy sees: our own in half precision; others the same numbers in types that any library takes."""
-        return {name: field.of(getattr(self, name), half) for name, field in OBSERVATION.items()}
+    def __post_init__(self, view: View) -> None:
+        object.__setattr__(self, "_view", view)  # the dataclass is frozen
+
+    def _described(self, values: Tensor) -> Tensor:
+        return _pad(values, self.valid.shape[1])
+
+    @cached_property
+    def fisher(self) -> Tensor:  # [E, K, FISHER_SKETCH]
+        return self._described(self._view.fisher).mT
+
+    @cached_property
+    def input(self) -> Tensor:  # [E, K, INPUT_SKETCH]
+        return self._described(self._view.inputs).mT
+
+    @cached_property
+    def input_distance(self) -> Tensor:  # [E, K] to the nearest labelled sample, in input features
+        return self._described(self._view.input_distance)
+
+    @cached_property
+    def uncertainty(self) -> Tensor:  # [E, K] in [0, 1]
+        return self._described((1.0 + self._view.margin).clamp(0.0, 1.0))
+
+    def observation(self, half: bool = True, entries: Iterable[str] = OBSERVATION) -> dict[str, Tensor]:
+        """What a policy sees: our own in half precision; others the same numbers in types that any library takes.
+
+        Args:
+            entries: those that it reads; only these are computed.
+        """
+        return {name: OBSERVATION[name].of(getattr(self, name), half) for name in entries}
 
 
 @dataclass(frozen=True)
@@ -86,15 +111,12 @@ def offer(
         features=_pad(_scaled(described, view), cap).mT,
         gradient=_pad(view.gradient_sketch, cap).mT,
         hidden=_pad(view.hidden_sketch, cap).mT,
-        fisher=_pad(view.fisher, cap).mT,
-        input=_pad(view.inputs, cap).mT,
-        input_distance=_pad(view.input_distance, cap),
-        uncertainty=_pad((1.0 + view.margin).clamp(0.0, 1.0), cap),
         labelled_distance=_pad(view.labelled_distance, cap),
         predicted=_pad(view.top[1], cap),
         state=torch.stack([entry.value(view) for entry in STATE.values()], 1),
         difficulty=_pad(view.difficulty, cap),
         modality_uncertainty=_pad(view.modality_uncertainty, cap),
+        view=view,
     )
 
 

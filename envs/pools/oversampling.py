@@ -2,7 +2,7 @@
 
 Chawla et al. 2002, "SMOTE: Synthetic Minority Over-sampling Technique" (arXiv 1106.1813), here for all classes and for
 all modalities of a sample together. A data set of some hundred labels then supplies episodes of any budget, whose
-classes lie as real ones do; policies that train on such pools meet what generated clusters do not show them.
+classes lie as its own do and not as generated clusters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from envs.pools.partition import Roles
 from envs.pools.pool import Pool
 
 NEIGHBOURS = 7  # of a sample, within its class and role, that it is mixed with
-NOISE = 0.3  # of the variance that mixing takes from a sample, what random numbers give back
+NOISE = 0.3  # deviation of what random numbers give back, in deviations of what mixing takes from a sample
 HOLDOUT_ROWS, VALIDATION_ROWS = 400, 150
 SPARE = (1.25, 4.0)  # rows to choose from, in budgets
 FEWEST_ROWS = 300

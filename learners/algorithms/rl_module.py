@@ -36,7 +36,7 @@ class SelectorModule(TorchRLModule):
         observation = batch[Columns.OBS]
         if not self.gradients:
             return self._columns(observation, *self.selector.sample(observation, self.batch_size))
-        picks, logp, gradient = self.selector.select_with_gradient(observation, self.batch_size)
+        picks, logp, gradient = self.selector.sample_with_gradient(observation, self.batch_size)
         return self._columns(observation, picks, logp) | {GRADIENT: gradient}
 
     @override(TorchRLModule)

@@ -9,6 +9,8 @@ from typing import ClassVar, TypeVar, cast
 import torch
 from torch import Tensor
 
+from envs.candidates import ON_DEMAND
+
 
 class BatchView:
     """K candidates in each of B rows, as an observation shows them, each quantity computed only if a feature asks.
@@ -116,6 +118,7 @@ class BatchFeature(ABC):
     words: ClassVar[tuple[str, str]]  # what people read where it is high, and where it is low
     groups: ClassVar[tuple[str, ...]] = ("batch",)  # what it tells about; benchmarks/variants.py trains without a group
     default: ClassVar[bool] = True  # whether policies look at it unless told otherwise
+    reads: ClassVar[tuple[str, ...]] = ON_DEMAND  # of these entries of an observation, those that it looks at
 
     def __init__(self, view: BatchView):
         self.view = view

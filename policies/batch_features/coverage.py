@@ -19,6 +19,7 @@ class ClassShare(BatchFeature):
     name = "class_share"
     words = ("predicted class as of others in this batch", "predicted class is rare in this batch")
     groups = ("batch", "classes")
+    reads = ()
 
     def start(self) -> None:
         self._same = torch.zeros_like(self.view.labelled)
@@ -50,6 +51,7 @@ class CoverageGain(BatchFeature):
     words = ("stands for many samples unlike the labelled ones", "stands for few samples unlike the labelled ones")
     groups: ClassVar[tuple[str, ...]] = ("batch", "coverage")
     default = False
+    reads = ("input", "input_distance", "uncertainty")
 
     def start(self) -> None:
         """Kernel between candidates and references, and how far the labelled samples cover the references."""
@@ -59,47 +61,50 @@ class CoverageGain(BatchFeature):
         at = torch.arange(count, device=valid.device) * slots // count  # spread out: slots follow the pool's order
         self._kernel = self.view.input.squared_distance(at.expand(rows, -1)).neg_().exp_()  # [B, R, K]
         self._covered = self.view.input_distance[:, at].square().neg_().exp_()
-        self._added: Tensor | None = None
-        self.counted = valid[:, at].float()  # at empty slots nothing is gained
-        self.unsure = self.view.uncertainty[:, at] * self.counted
-        self._first_gain = self.view.mean(self.gain(self.counted))
+        counted = valid[:, at].float()  # at empty slots nothing is gained
+        self._weights = torch.stack([counted, self.view.uncertainty[:, at] * counted], 1)  # [B, 2, R]
+        self._gains: Tensor | None = None
+        self._replayed: tuple[Tensor, Tensor] | None = None
+        self._first = [self.view.mean(gain) for gain in self._gains_now().unbind(1)]
 
     def narrow(self, index: Tensor) -> None:
-        self._kernel = self._kernel.gather(
-            2, index[:, None].expand(-1, self._kernel.shape[1], -1)
-        )  # every reference stays
-        self._added = None
+        self._kernel = self._kernel.gather(2, index[:, None].expand(-1, self._kernel.shape[1], -1))  # all references
+        self._gains = None
 
     def add(self, pick: Tensor) -> None:
         self._covered = torch.maximum(self._covered, self._kernel_at(pick)[:, 0])
-        self._added = None
-
-    def gain(self, weights: Tensor) -> Tensor:
-        """What each candidate adds to the coverage of the references, which count by weights [B, R]; [B, K]."""
-        if self._added is None:  # another feature asks as well
-            self._added = self._beyond(self._covered)
-        return torch.bmm(weights[:, None], self._added)[:, 0]
+        self._gains = None
 
     def current(self) -> Tensor:
-        return log_ratio(self.gain(self.counted), self._first_gain)
+        return self.current_by(0)
+
+    def current_by(self, kind: int) -> Tensor:
+        """Values for the next pick, [B, K], references counting alike (0) or by their uncertainty (1)."""
+        return log_ratio(self._gains_now()[:, kind], self._first[kind])
 
     def replay(self, earlier: Tensor) -> Tensor:
-        return log_ratio(self.replayed(self.counted, earlier), self._first_gain[:, None])
+        return self.replay_by(0, earlier)
 
-    def replayed(self, weights: Tensor, earlier: Tensor) -> Tensor:
-        """`gain` at each of b picks, [B, b, K], given those before the last [B, b - 1]."""
-        covered = torch.cat([self._covered[:, None], self._kernel_at(earlier)], 1).cummax(1).values
-        # One pick at a time: b x K x R numbers at once would be many.
-        gains = [torch.bmm(weights[:, None], self._beyond(some))[:, 0] for some in covered.unbind(1)]
-        return torch.stack(gains, 1)
+    def replay_by(self, kind: int, earlier: Tensor) -> Tensor:
+        """Values at each of b picks, [B, b, K], as in `current_by`, given those before the last [B, b - 1]."""
+        if self._replayed is None or self._replayed[0] is not earlier:  # both kinds are asked for
+            covered = torch.cat([self._covered[:, None], self._kernel_at(earlier)], 1).cummax(1).values
+            # One pick at a time: b x K x R numbers at once would be many.
+            self._replayed = earlier, torch.stack([self._gains_at(some) for some in covered.unbind(1)], 2)
+        return log_ratio(self._replayed[1][:, kind], self._first[kind][:, None])
+
+    def _gains_now(self) -> Tensor:
+        if self._gains is None:  # both kinds are asked for
+            self._gains = self._gains_at(self._covered)
+        return self._gains
+
+    def _gains_at(self, covered: Tensor) -> Tensor:
+        """What each candidate adds where the references are covered so far [B, R], by both weights, [B, 2, K]."""
+        return torch.bmm(self._weights, (self._kernel - covered[:, :, None]).clamp_min_(0.0))
 
     def _kernel_at(self, picks: Tensor) -> Tensor:
         """Kernel between picks [B, b] and the references, [B, b, R]."""
         return self._kernel.gather(2, picks[:, None].expand(-1, self._kernel.shape[1], -1)).mT
-
-    def _beyond(self, covered: Tensor) -> Tensor:
-        """By how much each candidate covers each reference better than covered [B, R], [B, R, K]."""
-        return (self._kernel - covered[:, :, None]).clamp_min_(0.0)
 
 
 class UncertainCoverageGain(BatchFeature):
@@ -115,19 +120,19 @@ class UncertainCoverageGain(BatchFeature):
     )
     groups = ("batch", "coverage", "uncertainty")
     default = False
+    reads = CoverageGain.reads
 
     def start(self) -> None:
         self._coverage = self.view.part(CoverageGain)
-        self._first_gain = self.view.mean(self._coverage.gain(self._coverage.unsure))
 
     def narrow(self, index: Tensor) -> None:
-        pass  # the mean stays that of all candidates
+        """Nothing is held here."""
 
     def add(self, pick: Tensor) -> None:
-        pass  # the coverage takes note of it
+        """The coverage takes note of it."""
 
     def current(self) -> Tensor:
-        return log_ratio(self._coverage.gain(self._coverage.unsure), self._first_gain)
+        return self._coverage.current_by(1)
 
     def replay(self, earlier: Tensor) -> Tensor:
-        return log_ratio(self._coverage.replayed(self._coverage.unsure, earlier), self._first_gain[:, None])
+        return self._coverage.replay_by(1, earlier)

@@ -14,6 +14,7 @@ class GradientDistance(BatchFeature):
 
     name = "gradient_distance"
     words = ("unlike the others in this batch", "like the others in this batch")
+    reads = ()
 
     def start(self) -> None:
         self._mean_norm = self.view.mean(self.view.gradient.norms)
@@ -40,6 +41,7 @@ class BatchDistance(BatchFeature):
 
     name = "batch_distance"
     words = GradientDistance.words
+    reads = ()
 
     def start(self) -> None:
         self._nearest: Tensor | None = None
@@ -67,6 +69,7 @@ class CoresetDistance(BatchFeature):
 
     name = "coreset_distance"
     words = FAR
+    reads = ()
 
     def start(self) -> None:
         self._batch = self.view.part(BatchDistance)

@@ -21,6 +21,7 @@ class FisherGain(BatchFeature):
     name = "fisher_gain"
     words = ("its label would tell the model much", "its label would tell the model little")
     default = False
+    reads = ("fisher",)
 
     def start(self) -> None:
         points = self.view.fisher.mT.contiguous()  # [B, D, K]

@@ -28,7 +28,7 @@ class Learned:
         """Pool positions [E, b], greedily."""
         offered = offer(round_, batch_size, self.candidates, self.selector.config.features)
         with round_.stopwatch.measure("picking"):
-            slots = self.selector.select(offered.observation(), batch_size)
+            slots = self.selector.select(offered.observation(entries=self.selector.entries), batch_size)
         return torch.take_along_dim(offered.positions, slots, 1)
 
 

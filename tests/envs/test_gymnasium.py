@@ -24,17 +24,9 @@ from envs.errors import ConfigError
 from envs.models.frozen.trainer import FrozenConfig
 from envs.multimodal_al import EnvConfig, MultimodalALEnv, VectorMultimodalALEnv
 from envs.simulation import ProtocolConfig
-from tests.support.environment import CONFIG, B, K, T, config
+from tests.support.environment import CONFIG, NAME, SMALL, B, K, T, config
 from tests.support.paths import ROOT
 
-NAME = "MultimodalAL-v0"
-SMALL = {
-    "datasets": list(CONFIG.datasets),
-    "protocol": {"initial_labels": 8, "batch_size": B, "rounds": T},
-    "model": {"hidden": 8, "steps": 8},
-    "candidates": {"per_pick": 5},
-    "starts": 5,
-}
 MODES = ["vector_entry_point", "sync", "async"]
 
 

@@ -18,18 +18,9 @@ from torch import Tensor, nn
 import envs  # registers the environment  # noqa: F401
 from envs.candidates import DEFAULT_FEATURES, STATE
 from envs.multimodal_al import MultimodalALEnv, VectorMultimodalALEnv
-from tests.support.environment import CONFIG, B, T
+from tests.support.environment import NAME, SMALL, B, T
 
 pytestmark = pytest.mark.slow
-
-NAME = "MultimodalAL-v0"
-SETTINGS = {
-    "datasets": list(CONFIG.datasets),
-    "protocol": {"initial_labels": 8, "batch_size": B, "rounds": T},
-    "model": {"hidden": 8, "steps": 8},
-    "candidates": {"per_pick": 5},
-    "starts": 5,
-}
 
 
 def library(name: str) -> Any:
@@ -37,7 +28,7 @@ def library(name: str) -> Any:
 
 
 def make_one() -> gym.Env:
-    return gym.make(NAME, config=SETTINGS, render_mode=None)
+    return gym.make(NAME, config=SMALL, render_mode=None)
 
 
 def weights(policy: nn.Module) -> Tensor:
@@ -47,7 +38,7 @@ def weights(policy: nn.Module) -> Tensor:
 # stable-baselines3
 
 
-@pytest.mark.parametrize("make", [make_one, lambda: MultimodalALEnv(SETTINGS)], ids=["gym.make", "class"])
+@pytest.mark.parametrize("make", [make_one, lambda: MultimodalALEnv(SMALL)], ids=["gym.make", "class"])
 def test_stable_baselines3_checks_it(make: Callable[[], gym.Env]) -> None:
     library("stable_baselines3")
     from stable_baselines3.common.env_checker import check_env
@@ -86,7 +77,7 @@ def test_stable_baselines3_plays_random_starts_unless_it_is_seeded() -> None:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     def played(seed: int | None) -> list[list[int]]:
-        env = DummyVecEnv([lambda: gym.make(NAME, config=SETTINGS | {"starts": 64})] * 4)
+        env = DummyVecEnv([lambda: gym.make(NAME, config=SMALL | {"starts": 64})] * 4)
         env.seed(seed)
         found = []
         for _ in range(3):
@@ -107,7 +98,7 @@ def test_sb3_contrib_masks_what_is_invalid(vector: str, tmp_path: Path) -> None:
     from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
     from stable_baselines3.common import vec_env
 
-    few = SETTINGS | {"candidates": {"per_pick": 40}}  # more slots than there are samples
+    few = SMALL | {"candidates": {"per_pick": 40}}  # more slots than there are samples
     env = getattr(vec_env, vector)([lambda: gym.make(f"envs:{NAME}", config=few)] * 2)
     assert is_masking_supported(env)
     model = contrib.MaskablePPO("MultiInputPolicy", env, n_steps=2 * T, batch_size=8, seed=0, device="cpu")
@@ -166,7 +157,7 @@ def flatten(observation: dict[str, np.ndarray]) -> Tensor:
 @pytest.mark.parametrize("mode", ["vector_entry_point", "sync", "async"])
 def test_a_loop_in_the_manner_of_cleanrl(mode: str) -> None:
     steps, gamma, lam = 2 * (T + 1), 0.99, 0.95
-    many = gym.make_vec(NAME, num_envs=4, vectorization_mode=mode, config=SETTINGS)
+    many = gym.make_vec(NAME, num_envs=4, vectorization_mode=mode, config=SMALL)
     many = gym.wrappers.vector.RecordEpisodeStatistics(many)
     torch.manual_seed(0)
     agent = Agent(many.single_observation_space, many.single_action_space)
@@ -220,16 +211,16 @@ def torchrl_environments() -> dict[str, Callable[[], Any]]:
 
     def wrapped(mode: str, **arguments: Any) -> Any:
         return GymWrapper(
-            gym.make_vec(NAME, num_envs=2, vectorization_mode=mode, config=SETTINGS, **arguments),
+            gym.make_vec(NAME, num_envs=2, vectorization_mode=mode, config=SMALL, **arguments),
             categorical_action_encoding=True,
         )
 
     return {
-        "GymEnv": lambda: GymEnv(NAME, config=SETTINGS, categorical_action_encoding=True),
+        "GymEnv": lambda: GymEnv(NAME, config=SMALL, categorical_action_encoding=True),
         "GymWrapper": lambda: GymWrapper(make_one(), categorical_action_encoding=True),
         "vector": lambda: wrapped("vector_entry_point", autoreset_mode="Disabled"),
         "class": lambda: GymWrapper(
-            VectorMultimodalALEnv(SETTINGS, 2, autoreset_mode="Disabled"), categorical_action_encoding=True
+            VectorMultimodalALEnv(SMALL, 2, autoreset_mode="Disabled"), categorical_action_encoding=True
         ),
         "sync": lambda: wrapped("sync", vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED}),
         "async": lambda: wrapped("async", vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED}),
@@ -312,7 +303,7 @@ def test_rllibs_own_ppo_trains(entry: Any) -> None:
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.connectors.env_to_module import FlattenObservations
 
-    settings = SETTINGS if entry is MultimodalALEnv else {"config": SETTINGS}
+    settings = SMALL if entry is MultimodalALEnv else {"config": SMALL}
     algorithm = (
         PPOConfig()
         .environment(entry, env_config=settings)

@@ -101,7 +101,7 @@ def test_the_gradient_taken_at_the_draw_is_the_one_of_the_replay(
 ) -> None:
     observation = random_observation(seed)
     selector = random_selector(seed, batch_features=batch_features, state=state)
-    picks, logp, gradient = selector.select_with_gradient(observation, b, generator(seed))
+    picks, logp, gradient = selector.sample_with_gradient(observation, b, generator(seed))
     for plain, ours in zip(selector.sample(observation, b, generator(seed)), (picks, logp), strict=True):
         assert torch.equal(plain, ours)
     assert gradient.shape == (3, *selector.weights.shape)
@@ -113,7 +113,7 @@ def test_the_gradient_taken_at_the_draw_is_the_one_of_the_replay(
 
 def test_gradients_at_the_draw_are_those_of_linear_weights() -> None:
     with pytest.raises(ValueError, match="linear"):
-        random_selector(0, mlp=(3,)).select_with_gradient(random_observation(0), 2)
+        random_selector(0, mlp=(3,)).sample_with_gradient(random_observation(0), 2)
 
 
 @pytest.mark.parametrize("config", [{}, {"mlp": (4,)}, {"linear": False, "mlp": (4,), "batch_features": ()}])

@@ -26,6 +26,15 @@ CONFIG = EnvConfig(
     starts=STARTS,
 )
 
+NAME = "MultimodalAL-v0"
+SMALL = {  # nearly the same as a user writes it, with the default reward
+    "datasets": list(CONFIG.datasets),
+    "protocol": {"initial_labels": 8, "batch_size": B, "rounds": T},
+    "model": {"hidden": 8, "steps": 8},
+    "candidates": {"per_pick": 5},
+    "starts": STARTS,
+}
+
 
 def config(**changes) -> EnvConfig:
     return dataclasses.replace(CONFIG, **changes)

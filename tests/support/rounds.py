@@ -1,4 +1,4 @@
-"""Rounds changed in one respect."""
+"""Rounds to try strategies on, and rounds changed in one respect."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import dataclasses
 import torch
 
 from envs.round import Round
+
+# With copies; with missing modalities; with one modality alone; a round later.
+CASES = ("plain", "missing", "single", "later")
 
 
 def with_head(round_: Round, favoured: int, bias: float) -> Round:

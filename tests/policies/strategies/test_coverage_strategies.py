@@ -12,28 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.round import Round
+from envs.round import Round, Stopwatch
 from policies.strategies import STRATEGIES
 from policies.strategies.clustering import Clusters, clusters_of
 from policies.strategies.coverage import HAIR, IMPURE, Coverage, ball, gaussian, herd, pure_radius, unit_inputs
 from policies.strategies.uherding import TEMPERATURES, label_radius, temperature, uncertainty
+from tests.support.rounds import CASES
 
 checked = settings(deadline=None, max_examples=40)
 coverage_module = importlib.import_module("policies.strategies.coverage")
 B = 12
-CASES = ("plain", "missing", "single", "later")
-
-
-@pytest.fixture(scope="module")
-def rounds(pool, missing_pool, single_pool, begin) -> dict[str, Round]:
-    simulation, plain = begin(pool, (0, 1), copies=2)
-    later = simulation.label(plain.available.int().topk(4, dim=1).indices)
-    return {
-        "plain": plain,
-        "missing": begin(missing_pool, (0, 1))[1],
-        "single": begin(single_pool, (0, 1))[1],
-        "later": later,
-    }
 
 
 def unit_rows(round_: Round, e: int) -> np.ndarray:
@@ -167,7 +155,7 @@ class FakeRound:
 
     labelled: torch.Tensor
     available: torch.Tensor
-    stopwatch = importlib.import_module("envs.round").Stopwatch()
+    stopwatch = Stopwatch()
 
 
 # Uncertainty Herding

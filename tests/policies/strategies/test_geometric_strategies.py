@@ -21,23 +21,10 @@ from policies.strategies.clustering import (
     choose_clusters,
     neighbour_distance,
 )
-from tests.support.rounds import with_head
+from tests.support.rounds import CASES, with_head
 
 checked = settings(deadline=None, max_examples=40)
 B = 12
-CASES = ("plain", "missing", "single", "later")
-
-
-@pytest.fixture(scope="module")
-def rounds(pool, missing_pool, single_pool, begin) -> dict[str, Round]:
-    simulation, plain = begin(pool, (0, 1), copies=2)
-    later = simulation.label(plain.available.int().topk(4, dim=1).indices)
-    return {
-        "plain": plain,
-        "missing": begin(missing_pool, (0, 1))[1],
-        "single": begin(single_pool, (0, 1))[1],
-        "later": later,
-    }
 
 
 def embeddings(round_: Round, e: int) -> np.ndarray:
